@@ -1,0 +1,130 @@
+// What every token mixer is: its shape, the ragged batch it sees, the serving form and the training form.
+// Knows neither the engine that fills a batch nor the backbone around the layer.
+import type { Ops } from "../../src/ops/ops.ts";
+import type { Arena } from "../../src/tensor/arena.ts";
+import type { Tensor } from "../../src/tensor/tensor.ts";
+import type { ParameterSet } from "../parameters.ts";
+
+/** A kind of linear attention. */
+export type Variant = "gla" | "gdn" | "jet";
+
+/** Sizes and options of one linear-attention layer; the `linear_*` keys of a hybrid's config.json. */
+export interface LinearShape {
+  readonly variant: Variant;
+  readonly hiddenSize: number;
+  /** Heads that read a state (gla; equal to numValueHeads in gdn and jet, where every value head has its own state). */
+  readonly numQueryHeads: number;
+  readonly numKeyHeads: number;
+  readonly numValueHeads: number;
+  readonly keyHeadDim: number;
+  readonly valueHeadDim: number;
+  /** Taps of the convolution, 0 = none. */
+  readonly convKernel: number;
+  readonly convBias: boolean;
+  readonly outputGate: boolean;
+  readonly qkvBias: boolean;
+  readonly oBias: boolean;
+  readonly normEps: number;
+  /** gla: rank of the decay projection, and the divisor of its log-sigmoid. */
+  readonly gateLowRank: number;
+  readonly gateNormalizer: number;
+  /** gdn: write strength in (0, 2). */
+  readonly allowNegEigval: boolean;
+  /** jet: width of v divided by the width of the kernel generator. */
+  readonly dconvReduction: number;
+  /** Tokens per anchored block of the serving form; not part of a checkpoint. */
+  readonly block: number;
+}
+
+/** What a forward or backward call works with: the ops, and scratch that the caller marks and releases. */
+export interface Context {
+  readonly ops: Ops;
+  readonly arena: Arena;
+}
+
+/** Paged cache of one full-attention layer, as a batch addresses it. */
+export interface KvBatch {
+  readonly kCache: Tensor;
+  readonly vCache: Tensor;
+  /** i32[N]: page * pageSize + offset of every row. */
+  readonly slots: Tensor;
+  /** i32[S]: row of the page table of each sequence. */
+  readonly tableRows: Tensor;
+  readonly pageTable: Tensor;
+  readonly tableStride: number;
+  readonly pageSize: number;
+  readonly dtype: "f32" | "bf16";
+}
+
+/**
+ * States of one linear layer. Sequence s owns `recurrentStride` floats at slots[s] * recurrentStride and `convStride`
+ * floats at slots[s] * convStride. A conv region must be zero when its sequence starts; the recurrent region need not
+ * (position 0 reads it as zero).
+ */
+export interface StateBatch {
+  readonly recurrent: Tensor;
+  readonly recurrentStride: number;
+  readonly conv: Tensor | null;
+  readonly convStride: number;
+  /** i32[S] */
+  readonly slots: Tensor;
+}
+
+/** A ragged set of sequences as one layer's mixer sees it. */
+export interface MixerBatch {
+  /** N */
+  readonly numRows: number;
+  /** S */
+  readonly numSeqs: number;
+  /** i32[S+1]: first row of each sequence, and N. */
+  readonly seqStart: Tensor;
+  /** i32[S]: position of the first row of each sequence. */
+  readonly startPos: Tensor;
+  /** i32[N] */
+  readonly positions: Tensor;
+  readonly kv?: KvBatch;
+  readonly state?: StateBatch;
+}
+
+/** What one sequence costs in one layer. */
+export interface StateSpec {
+  /** Bytes of k and v of one token, by cache dtype; 0 for linear layers. */
+  readonly kvBytesPerToken: { readonly f32: number; readonly bf16: number };
+  readonly recurrentFloats: number;
+  readonly convFloats: number;
+}
+
+/** Serving form of one layer's token mixer. */
+export interface TokenMixer {
+  readonly kind: "full_attention" | Variant;
+  /** y[N,C] = mixer(x[N,C]); x is the normalised input, y holds no residual. Advances the batch's cache or states. */
+  forward(ctx: Context, x: Tensor, y: Tensor, batch: MixerBatch): void;
+  stateSpec(): StateSpec;
+  /** Bytes of device memory that the weights take. */
+  weightBytes(): number;
+  free(): void;
+}
+
+/** Rows of whole sequences, each from position 0: what training forms see. */
+export interface RaggedRows {
+  /** i32[S+1] */
+  readonly seqStart: Tensor;
+  readonly numSeqs: number;
+  readonly numRows: number;
+  /** i32[N] */
+  readonly positions: Tensor;
+}
+
+/** The result of a training forward pass; a mixer's own type adds what its backward pass needs. All in the arena. */
+export interface Saved {
+  /** [N,C] */
+  readonly y: Tensor;
+}
+
+/** Training form of one layer's token mixer. */
+export interface TrainableMixer<S extends Saved = Saved> {
+  readonly params: ParameterSet;
+  forward(ctx: Context, x: Tensor, rows: RaggedRows): S;
+  /** Adds to the gradients of the parameters and, where given, to dx[N,C]. May overwrite what was saved. */
+  backward(ctx: Context, dy: Tensor, saved: S, dx: Tensor | null): void;
+}
