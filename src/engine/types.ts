@@ -1,0 +1,218 @@
+// The records that cross the engine's border: requests, results, hybrids, counters, and the two faces of the engine
+// (Engine in its own thread, EngineClient from another). Token ids only: no text, no HTTP, no tensors.
+import type { Variant } from "../../models/attention/mixer.ts";
+
+export type { Variant };
+
+/** The hybrid every engine begins with: each layer keeps the token mixer that the checkpoint itself holds. */
+export const BASE_HYBRID = "base";
+
+/** How the next token is drawn. Absent fields take the values shown. */
+export interface SamplingParams {
+  /** 0 = the most likely token (default 0). */
+  temperature?: number;
+  /** Nucleus mass in (0, 1]; 1 = off (default 1). */
+  topP?: number;
+  /** Keep the k most likely tokens; 0 = off (default 0). */
+  topK?: number;
+  /** Drop tokens below minP times the top probability; 0 = off (default 0). */
+  minP?: number;
+  /** Integer 0..2^53-1; the randomness is a function of (seed, choice, position) alone (default 0). */
+  seed?: number;
+}
+
+/** One sequence to generate. */
+export interface GenerateRequest {
+  /** Name of a registered hybrid (default "base"); the sequence keeps it even if the name is redirected meanwhile. */
+  hybrid?: string;
+  /** At least one token id, each in 0..vocabSize-1, fewer than maxContext. */
+  promptIds: readonly number[] | Int32Array;
+  /** At least 1; the sequence also ends, with "length", where the model's context ends. */
+  maxTokens: number;
+  sampling?: SamplingParams;
+  /** Generation ends with "stop" after one of these (end-of-text ids); the id itself is reported as the last token. */
+  stopIds?: readonly number[];
+  /** Index among the n choices of one prompt (default 0). */
+  choice?: number;
+  /** Report log-probabilities: 0 = of the chosen token only, k > 0 = also of the k most likely (at most 20). */
+  logprobs?: number;
+}
+
+/** Why a sequence ended; "cancelled" also covers a sequence cut by close(). */
+export type FinishReason = "stop" | "length" | "cancelled";
+
+export interface TokenLogprob {
+  id: number;
+  logprob: number;
+}
+
+export interface Usage {
+  promptTokens: number;
+  completionTokens: number;
+  /** Prompt tokens whose state was taken from a cache instead of computed. */
+  cachedTokens: number;
+}
+
+/** New tokens of one sequence. The last event of a sequence, and only it, has a finishReason. */
+export interface TokenEvent {
+  /** At least one id, except in a "cancelled" event. */
+  tokenIds: number[];
+  /** Beside each id, where the request asked for logprobs: natural logarithm under softmax(logits), untempered. */
+  logprobs?: number[];
+  /** Beside each id, where the request asked for logprobs > 0: most likely first. */
+  topLogprobs?: TokenLogprob[][];
+  finishReason: FinishReason | null;
+  usage: Usage;
+}
+
+/** A whole generation, as Engine.generate() returns it. */
+export interface GenerateResult {
+  tokenIds: number[];
+  logprobs?: number[];
+  topLogprobs?: TokenLogprob[][];
+  finishReason: FinishReason;
+  usage: Usage;
+}
+
+/** Log-probabilities of a given continuation after a context, in one forward pass over contextIds ++ continuationIds. */
+export interface ScoreRequest {
+  hybrid?: string;
+  /** At least one id (give the prefix token where the text is empty). */
+  contextIds: readonly number[] | Int32Array;
+  /** At least one id; context + continuation - 1 tokens must fit in maxContext. */
+  continuationIds: readonly number[] | Int32Array;
+}
+
+export interface ScoreResult {
+  /** One per continuation id, natural logarithm. */
+  logprobs: Float32Array;
+  /** The most likely id at each continuation position (lowest id wins a tie). */
+  argmax: Int32Array;
+  /** Whether every continuation id is the most likely one: greedy decoding would write exactly this continuation. */
+  greedy: boolean;
+}
+
+/** A hybrid as a mask over the shared backbone. */
+export interface HybridSpec {
+  name: string;
+  /** Per layer: null keeps the checkpoint's own token mixer, a variant takes that layer's counterpart from a pool. */
+  layers: readonly (Variant | null)[];
+  /** Which loaded pool serves a variant (id from loadPool); default: the pool of that variant loaded last. */
+  pools?: { readonly [V in Variant]?: string };
+}
+
+export interface HybridInfo {
+  name: string;
+  layers: readonly (Variant | null)[];
+  /** Number of layers that run linear attention, the checkpoint's own included. */
+  numLinear: number;
+  /** Memory of one sequence: KV cache per token, and fixed recurrent + convolution state. */
+  kvBytesPerToken: number;
+  stateBytes: number;
+}
+
+export interface PoolInfo {
+  id: string;
+  variant: Variant;
+  directory: string;
+  numLayers: number;
+}
+
+/** Facts about the loaded model that requests are checked against. */
+export interface EngineInfo {
+  vocabSize: number;
+  maxContext: number;
+  numLayers: number;
+  /** What each layer of the checkpoint itself is. */
+  layerTypes: readonly ("full_attention" | Variant)[];
+  maxBatchTokens: number;
+  maxSequences: number;
+  maxWaiting: number;
+  pageSize: number;
+}
+
+/** Counters since the start and gauges of now. Times in seconds, sizes in bytes. */
+export interface EngineStats {
+  running: number;
+  waiting: number;
+  steps: number;
+  preemptions: number;
+  promptTokens: number;
+  generatedTokens: number;
+  scoredTokens: number;
+  /** Finished sequences by reason ("score" = a score request done). */
+  finished: Record<FinishReason | "score", number>;
+  kvBytesUsed: number;
+  kvBytesTotal: number;
+  stateBytesUsed: number;
+  stateBytesTotal: number;
+  weightBytes: number;
+  stepSeconds: number;
+  /** Part of stepSeconds spent outside kernels: scheduling, tables, sampling bookkeeping. */
+  hostSeconds: number;
+  lastStepSeconds: number;
+  /** Rows of the last step: prompt rows and decode rows. */
+  lastStepPrefillTokens: number;
+  lastStepDecodeTokens: number;
+}
+
+/** Settings fixed when the engine starts. Absent fields take the values shown. */
+export interface EngineOptions {
+  /** Budget of the KV page pool; default: an eighth of the machine's memory, at most 2 GiB. */
+  kvBytes?: number;
+  /** Budget of the recurrent and convolution states; default: a quarter of kvBytes. */
+  stateBytes?: number;
+  /** Token rows of one step (default 512). */
+  maxBatchTokens?: number;
+  /** Sequences that run at once (default 64). */
+  maxSequences?: number;
+  /** Sequences that may wait; beyond it a request is refused with CapacityError (default 256). */
+  maxWaiting?: number;
+  /** Tokens of one KV page, 16 to 64 (default 32). */
+  pageSize?: number;
+  /** default f32 */
+  kvDtype?: "f32" | "bf16";
+  /** Upper limit of the context; default: the model's own. */
+  maxContext?: number;
+}
+
+/** Settings of an engine in its own thread. */
+export interface EngineWorkerOptions extends EngineOptions {
+  /** Model directory (Hugging Face layout). */
+  modelDir: string;
+  /** Dtype of linear weights in memory; default: the checkpoint's (f16 becomes f32). */
+  weightDtype?: "f32" | "bf16";
+  /** Kernel threads; 0 or absent = all cores. */
+  threads?: number;
+  /** Pool directories to load at the start. */
+  pools?: readonly string[];
+}
+
+/**
+ * The engine seen from another thread. Every method may reject with RequestError (a bad request), CapacityError (the
+ * queue is full), CheckpointError (a bad pool) or KernelError.
+ */
+export interface EngineClient {
+  readonly info: EngineInfo;
+  /**
+   * Streams one sequence. Leaving the loop early (break, return, throw) or aborting the signal cancels the sequence
+   * within one engine step; after an abort the stream ends with a "cancelled" event.
+   */
+  generate(request: GenerateRequest, signal?: AbortSignal): AsyncIterable<TokenEvent>;
+  /** Results in the order of the requests, independent of what else runs. */
+  score(requests: readonly ScoreRequest[], signal?: AbortSignal): Promise<ScoreResult[]>;
+  /** Adds a hybrid or redirects its name; running sequences keep what they began with. */
+  registerHybrid(spec: HybridSpec): Promise<HybridInfo>;
+  /** False where the name is unknown. Running sequences are not disturbed. */
+  removeHybrid(name: string): Promise<boolean>;
+  hybrids(): Promise<HybridInfo[]>;
+  loadPool(directory: string): Promise<PoolInfo>;
+  pools(): Promise<PoolInfo[]>;
+  stats(): Promise<EngineStats>;
+  /** Milliseconds since the engine's thread last showed life; it does so at least every second, and every step. */
+  readonly heartbeatAgeMs: number;
+  /** Whether the engine's thread still runs; false after close() or a crash. */
+  readonly alive: boolean;
+  /** Cancels what runs and ends the thread. */
+  close(): Promise<void>;
+}
