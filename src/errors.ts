@@ -1,0 +1,35 @@
+// The error classes that callers act on. Everything else is a RangeError, TypeError or SyntaxError.
+
+/** Something the person who asked can put right; `code` is stable and machine-readable. */
+abstract class GraftError extends Error {
+  readonly code: string;
+  constructor(code: string, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+    this.name = new.target.name;
+  }
+}
+
+/** A request, flag or task file that cannot be honoured as written. */
+export class RequestError extends GraftError {}
+
+/** A checkpoint, pool or configuration that cannot be used. */
+export class CheckpointError extends GraftError {
+  constructor(message: string, options?: ErrorOptions) {
+    super("invalid_checkpoint", message, options);
+  }
+}
+
+/** A kernel refused its arguments or failed. */
+export class KernelError extends GraftError {
+  constructor(message: string, options?: ErrorOptions) {
+    super("kernel_error", message, options);
+  }
+}
+
+/** A bounded queue or pool is full; the caller may try again later. */
+export class CapacityError extends GraftError {
+  constructor(message: string, options?: ErrorOptions) {
+    super("capacity", message, options);
+  }
+}

@@ -1,0 +1,230 @@
+// A backend's memory and statuses: allocation, copies between host and device, errors. Knows no op.
+import { read, toArrayBuffer } from "bun:ffi";
+import { KernelError } from "../errors.ts";
+import type { DeviceMemory } from "../tensor/arena.ts";
+import { type DType, dtypeBytes, dtypeCode } from "../tensor/dtype.ts";
+import { bytesOf, numel, type Tensor } from "../tensor/tensor.ts";
+import type { KernelLibrary } from "./abi.ts";
+import { type Isa, type LibraryOptions, openKernels } from "./library.ts";
+
+/** Arrays whose bytes can be handed to a kernel as they are. */
+export type HostArray = Float32Array | Int32Array | Uint16Array | Uint8Array | Float64Array | Uint32Array;
+
+const STAGING_BYTES = 1 << 22;
+
+export class Device implements DeviceMemory {
+  readonly symbols: KernelLibrary;
+  readonly isa: Isa;
+  // Bun moves the storage of small typed arrays, so bytes always cross through memory that the library allocated.
+  readonly #staging: number;
+  readonly #stagingBytes: Uint8Array;
+
+  protected constructor(symbols: KernelLibrary, isa: Isa) {
+    this.symbols = symbols;
+    this.isa = isa;
+    this.#staging = this.hostAlloc(STAGING_BYTES);
+    this.#stagingBytes = new Uint8Array(toArrayBuffer(this.#staging as never, 0, STAGING_BYTES));
+  }
+
+  protected static async open(options: LibraryOptions) {
+    return await openKernels(options);
+  }
+
+  /** What the library says of the device it runs on. */
+  info(): Record<string, unknown> {
+    this.check("deviceInfo", this.symbols.graft_device_info(this.#staging as never, 65536));
+    const end = this.#stagingBytes.indexOf(0);
+    return JSON.parse(new TextDecoder().decode(this.#stagingBytes.slice(0, end))) as Record<string, unknown>;
+  }
+
+  /** Changes the number of kernel threads; 0 = one per core. */
+  setThreads(threads: number): void {
+    this.check("init", this.symbols.graft_init(threads));
+  }
+
+  allocBytes(bytes: number): number {
+    const ptr = Number(this.symbols.graft_alloc(bytes));
+    if (ptr === 0) throw new KernelError(`Cannot allocate ${bytes} bytes of device memory: ${this.lastError()}`);
+    return ptr;
+  }
+
+  freeBytes(ptr: number): void {
+    this.symbols.graft_free(ptr as never);
+  }
+
+  /** A new zeroed tensor that lives until free(). @throws KernelError when memory is out. */
+  empty(shape: readonly number[], dtype: DType = "f32"): Tensor {
+    let bytes = dtypeBytes[dtype];
+    for (const d of shape) bytes *= d;
+    return { ptr: this.allocBytes(Math.max(bytes, 1)), shape, dtype };
+  }
+
+  free(t: Tensor): void {
+    this.freeBytes(t.ptr);
+  }
+
+  /** A new tensor with a copy of `array`. @throws RangeError if the sizes differ. */
+  fromArray(shape: readonly number[], array: HostArray, dtype: DType = dtypeOfArray(array)): Tensor {
+    const t = this.empty(shape, dtype);
+    this.upload(t, array);
+    return t;
+  }
+
+  /** Copies host bytes into a tensor of exactly that many bytes. */
+  upload(dst: Tensor, src: HostArray): void {
+    if (src.byteLength !== bytesOf(dst)) {
+      throw new RangeError(`Cannot upload: array has ${src.byteLength} bytes, tensor [${dst.shape}] ${bytesOf(dst)}`);
+    }
+    const bytes = new Uint8Array(src.buffer, src.byteOffset, src.byteLength);
+    for (let at = 0; at < bytes.length; at += STAGING_BYTES) {
+      const part = bytes.subarray(at, at + STAGING_BYTES);
+      this.#stagingBytes.set(part);
+      this.check("upload", this.symbols.graft_upload((dst.ptr + at) as never, this.#staging as never, part.length));
+    }
+  }
+
+  /** Copies a tensor's bytes into a host array of exactly that size. */
+  download(src: Tensor, dst: HostArray): void {
+    if (dst.byteLength !== bytesOf(src)) {
+      throw new RangeError(`Cannot download: array has ${dst.byteLength} bytes, tensor [${src.shape}] ${bytesOf(src)}`);
+    }
+    const bytes = new Uint8Array(dst.buffer, dst.byteOffset, dst.byteLength);
+    for (let at = 0; at < bytes.length; at += STAGING_BYTES) {
+      const count = Math.min(STAGING_BYTES, bytes.length - at);
+      this.check("download", this.symbols.graft_download(this.#staging as never, (src.ptr + at) as never, count));
+      bytes.set(this.#stagingBytes.subarray(0, count), at);
+    }
+  }
+
+  /** The values of an f32 tensor (or of bf16/f16, widened). */
+  toFloat32(t: Tensor): Float32Array {
+    const out = new Float32Array(numel(t));
+    if (t.dtype === "f32") {
+      this.download(t, out);
+      return out;
+    }
+    const wide = this.empty(t.shape, "f32");
+    try {
+      this.convert(wide, t);
+      this.download(wide, out);
+    } finally {
+      this.free(wide);
+    }
+    return out;
+  }
+
+  /** The values of an i32 tensor. */
+  toInt32(t: Tensor): Int32Array {
+    if (t.dtype !== "i32") throw new TypeError(`Cannot read integers: tensor is ${t.dtype}`);
+    const out = new Int32Array(numel(t));
+    this.download(t, out);
+    return out;
+  }
+
+  /** The values of an f64 tensor. */
+  toFloat64(t: Tensor): Float64Array {
+    if (t.dtype !== "f64") throw new TypeError(`Cannot read doubles: tensor is ${t.dtype}`);
+    const out = new Float64Array(numel(t));
+    this.download(t, out);
+    return out;
+  }
+
+  zero(t: Tensor): void {
+    this.check("zero", this.symbols.graft_zero(t.ptr as never, bytesOf(t)));
+  }
+
+  copy(dst: Tensor, src: Tensor): void {
+    if (dst.dtype !== src.dtype || bytesOf(dst) !== bytesOf(src)) {
+      throw new RangeError(`Cannot copy ${src.dtype} [${src.shape}] to ${dst.dtype} [${dst.shape}]: sizes differ`);
+    }
+    this.check("copy", this.symbols.graft_copy(dst.ptr as never, src.ptr as never, bytesOf(dst)));
+  }
+
+  /** Converts between f32, bf16 and f16 element by element (nearest even). */
+  convert(dst: Tensor, src: Tensor): void {
+    if (numel(dst) !== numel(src))
+      throw new RangeError(`Cannot convert [${src.shape}] to [${dst.shape}]: sizes differ`);
+    const status = this.symbols.graft_convert(
+      dst.ptr as never,
+      src.ptr as never,
+      dtypeCode(dst.dtype),
+      dtypeCode(src.dtype),
+      numel(dst),
+    );
+    this.check("convert", status);
+  }
+
+  /** Host memory that stays where it is; free with hostFree. */
+  hostAlloc(bytes: number): number {
+    const ptr = Number(this.symbols.graft_host_alloc(bytes));
+    if (ptr === 0) throw new KernelError(`Cannot allocate ${bytes} bytes of host memory`);
+    return ptr;
+  }
+
+  hostFree(ptr: number): void {
+    this.symbols.graft_host_free(ptr as never);
+  }
+
+  /** Turns a status into an exception that names the op. @throws KernelError when it is not 0. */
+  check(op: string, status: number): void {
+    if (status !== 0) throw new KernelError(`Cannot run ${op}: ${this.lastError()}`);
+  }
+
+  lastError(): string {
+    return String(this.symbols.graft_last_error());
+  }
+}
+
+function dtypeOfArray(array: HostArray): DType {
+  if (array instanceof Float32Array) return "f32";
+  if (array instanceof Int32Array || array instanceof Uint32Array) return "i32";
+  if (array instanceof Float64Array) return "f64";
+  throw new TypeError(`Cannot tell the dtype of a ${array.constructor.name}: name it`);
+}
+
+/** Integers or floats in host memory that kernels copy from; `view` is written in place, `upload` sends the first `count`. */
+export class Staging<A extends Int32Array | Float32Array> {
+  readonly view: A;
+  readonly tensor: Tensor;
+  readonly #device: Device;
+  readonly #host: number;
+
+  /** `capacity` elements of host memory and a device tensor of the same size. */
+  static int32(device: Device, capacity: number): Staging<Int32Array> {
+    return new Staging(device, capacity, "i32", (buffer) => new Int32Array(buffer));
+  }
+
+  static float32(device: Device, capacity: number): Staging<Float32Array> {
+    return new Staging(device, capacity, "f32", (buffer) => new Float32Array(buffer));
+  }
+
+  private constructor(device: Device, capacity: number, dtype: DType, make: (buffer: ArrayBuffer) => A) {
+    this.#device = device;
+    this.#host = device.hostAlloc(capacity * 4);
+    this.view = make(toArrayBuffer(this.#host as never, 0, capacity * 4));
+    this.tensor = device.empty([capacity], dtype);
+  }
+
+  /** Sends the first `count` elements and returns them as a tensor. */
+  upload(count: number): Tensor {
+    const { symbols } = this.#device;
+    this.#device.check("upload", symbols.graft_upload(this.tensor.ptr as never, this.#host as never, count * 4));
+    return { ptr: this.tensor.ptr, shape: [count], dtype: this.tensor.dtype };
+  }
+
+  /** Fetches the first `count` elements of `source` into `view`. */
+  download(source: Tensor, count: number): void {
+    const { symbols } = this.#device;
+    this.#device.check("download", symbols.graft_download(this.#host as never, source.ptr as never, count * 4));
+  }
+
+  close(): void {
+    this.#device.hostFree(this.#host);
+    this.#device.free(this.tensor);
+  }
+}
+
+/** First bytes at an address as a 32-bit float; for tests of guard words. */
+export function readFloat(ptr: number): number {
+  return read.f32(ptr as never, 0);
+}

@@ -1,0 +1,91 @@
+// Finds, picks and opens the kernel library: the newest instruction set this processor has, or the one asked for.
+// In the executable the libraries are embedded; in a checkout they lie in build/kernels. Knows no ops.
+import { existsSync, mkdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { RequestError } from "../errors.ts";
+import { type KernelLibrary, openLibrary } from "./abi.ts";
+
+/** Kernel libraries by instruction set, `reference` being the plain truth that the others are tested against. */
+export const isaNames = ["reference", "avx2", "avx512", "avx512_bf16"] as const;
+export type Isa = (typeof isaNames)[number];
+
+const embedded: Readonly<Record<Isa, () => Promise<{ default: string }>>> = {
+  reference: () => import("../../build/kernels/libgraft_reference.so", { with: { type: "file" } }),
+  avx2: () => import("../../build/kernels/libgraft_cpu_avx2.so", { with: { type: "file" } }),
+  avx512: () => import("../../build/kernels/libgraft_cpu_avx512.so", { with: { type: "file" } }),
+  avx512_bf16: () => import("../../build/kernels/libgraft_cpu_avx512_bf16.so", { with: { type: "file" } }),
+};
+
+/** Processor flags each library needs, as /proc/cpuinfo spells them. */
+const needs: Readonly<Record<Isa, readonly string[]>> = {
+  reference: [],
+  avx2: ["avx2", "fma", "bmi2", "f16c", "movbe"],
+  avx512: ["avx2", "fma", "bmi2", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd"],
+  avx512_bf16: [
+    "avx2",
+    "fma",
+    "bmi2",
+    "f16c",
+    "avx512f",
+    "avx512bw",
+    "avx512dq",
+    "avx512vl",
+    "avx512cd",
+    "avx512_bf16",
+  ],
+};
+
+export interface LibraryOptions {
+  /** Instruction set; absent or "auto": the best this processor has. */
+  readonly isa?: Isa | "auto";
+  /** Threads of the kernels; absent or 0: one per core. */
+  readonly threads?: number;
+  /** Folder with other builds of the libraries, for example with sanitizers. */
+  readonly directory?: string;
+  /** Where to write embedded libraries when the temporary folder does not allow execution. */
+  readonly extractTo?: string;
+}
+
+export interface OpenedLibrary {
+  readonly symbols: KernelLibrary;
+  readonly isa: Isa;
+}
+
+/** Flags of this machine's processor. */
+export function processorFlags(): ReadonlySet<string> {
+  const info = readFileSync("/proc/cpuinfo", "utf8");
+  return new Set(/^flags\s*:\s*(.*)$/m.exec(info)?.[1]?.split(" ") ?? []);
+}
+
+/** Instruction sets this processor can run, best last. */
+export function supportedIsas(): Isa[] {
+  const flags = processorFlags();
+  return isaNames.filter((isa) => needs[isa].every((flag) => flags.has(flag)));
+}
+
+/** Opens and initialises a library. @throws RequestError for an instruction set the processor lacks. */
+export async function openKernels(options: LibraryOptions = {}): Promise<OpenedLibrary> {
+  const supported = supportedIsas();
+  const isa = options.isa === undefined || options.isa === "auto" ? supported.at(-1)! : options.isa;
+  if (!supported.includes(isa)) {
+    throw new RequestError("unsupported_isa", `Cannot use --isa ${isa}: this processor offers ${supported.join(", ")}`);
+  }
+  const symbols = openLibrary(await libraryPath(isa, options));
+  const status = symbols.graft_init(options.threads ?? 0);
+  if (status !== 0)
+    throw new RequestError("kernel_library", `Cannot start the ${isa} kernels: ${symbols.graft_last_error()}`);
+  return { symbols, isa };
+}
+
+async function libraryPath(isa: Isa, options: LibraryOptions): Promise<string> {
+  const file = isa === "reference" ? "libgraft_reference.so" : `libgraft_cpu_${isa}.so`;
+  if (options.directory !== undefined) return join(options.directory, file);
+  const path = (await embedded[isa]()).default;
+  if (!path.startsWith("/$bunfs") || options.extractTo === undefined) return path;
+  const target = join(options.extractTo, file);
+  if (!existsSync(target)) {
+    mkdirSync(options.extractTo, { recursive: true });
+    await Bun.write(target, Bun.file(path));
+  }
+  return target;
+}
