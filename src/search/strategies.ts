@@ -1,5 +1,6 @@
 // What the replacement strategies propose in each round: greedy (Algorithm 1), local layer importance, uniform
 // interleaving, random order. All run under the same outer loop (algorithm1.ts). Knows no model and no score source.
+import { CounterRandom, streamOf } from "../tensor/random.ts";
 import { greedyProposer, type Proposer, type Round, withLayer } from "./algorithm1.ts";
 
 export const strategyNames = ["greedy", "local", "uniform", "uniform_first", "random"] as const;
@@ -66,14 +67,11 @@ export function uniformLayers(numLayers: number, numReplaced: number, keep: "fir
 /** A permutation of 0..numLayers-1 that depends on the seed alone. */
 export function randomOrder(numLayers: number, seed: number): number[] {
   const order = Array.from({ length: numLayers }, (_, layer) => layer);
-  let state = (seed >>> 0) ^ 0x9e3779b9;
+  const random = new CounterRandom(seed, streamOf("search.random"));
   for (let i = numLayers - 1; i > 0; i--) {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    const j = Math.floor((((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32) * (i + 1));
-    const swap = order[i] as number;
-    order[i] = order[j] as number;
+    const j = Math.floor(random.uniform(i) * (i + 1));
+    const swap = order[i]!;
+    order[i] = order[j]!;
     order[j] = swap;
   }
   return order;
