@@ -228,7 +228,7 @@ const BYTE_UNITS: Readonly<Record<string, number>> = {
   t: 1024 ** 4,
   tb: 1e12,
   tib: 1024 ** 4,
-}; // prettier keeps this table readable
+};
 
 function parseBytes(text: string): number {
   const match = /^(\d+(?:\.\d+)?)\s*([a-z]*)$/i.exec(text);
