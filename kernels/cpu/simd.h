@@ -1,7 +1,11 @@
 // One float vector type for the instruction set this library is compiled for: 16 lanes with AVX-512, 8 with AVX2 + FMA.
 // Everything is lane-wise with one rounding per operation, so results do not depend on how a loop is blocked.
 #pragma once
+#pragma GCC diagnostic push  // g++ 12 takes the "undefined" operands inside its own intrinsics for mistakes
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #include <immintrin.h>
+#pragma GCC diagnostic pop
 
 #include <cstdint>
 

@@ -3,6 +3,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 namespace graft {
 
@@ -22,7 +23,7 @@ void parallel(int64_t tasks, F&& f) {
   run_tasks(
       tasks,
       [](void* context, int64_t index, int thread) {
-        auto& body = *static_cast<F*>(context);
+        auto& body = *static_cast<std::remove_reference_t<F>*>(context);
         if constexpr (requires { body(index, thread); })
           body(index, thread);
         else
