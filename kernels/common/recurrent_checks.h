@@ -1,0 +1,68 @@
+// Argument checks that every library's convolutions and linear-attention ops share. Knows shapes, no arithmetic.
+#pragma once
+#include <cstdint>
+#include <cstring>
+
+#include "status.h"
+
+namespace graft {
+
+inline int32_t check_ragged(const char* op, const int32_t* seq_start, int32_t S, int32_t N) {
+  GRAFT_CHECK(S >= 0 && N >= 0, "%s: S is %d and N is %d, expected neither below 0", op, S, N);
+  GRAFT_CHECK(seq_start != nullptr, "%s: seq_start is NULL", op);
+  GRAFT_CHECK(seq_start[0] == 0 && seq_start[S] == N, "%s: seq_start runs from %d to %d, expected 0 to N = %d", op,
+              seq_start[0], seq_start[S], N);
+  for (int32_t s = 0; s < S; s++)
+    GRAFT_CHECK(seq_start[s] <= seq_start[s + 1], "%s: seq_start falls from %d to %d at sequence %d", op, seq_start[s],
+                seq_start[s + 1], s);
+  return GRAFT_OK;
+}
+
+/// `shared` heads serve `heads` heads in contiguous groups: a multiple of each other.
+inline int32_t check_heads(const char* op, const char* heads_name, int32_t heads, const char* shared_name,
+                           int32_t shared, int32_t Dk, int32_t Dv) {
+  GRAFT_CHECK(shared >= 1 && heads >= shared && heads % shared == 0,
+              "%s: %s is %d, expected a positive multiple of %s = %d", op, heads_name, heads, shared_name, shared);
+  GRAFT_CHECK(Dk >= 8 && Dk <= 256 && Dk % 8 == 0, "%s: Dk is %d, expected a multiple of 8 from 8 to 256", op, Dk);
+  GRAFT_CHECK(Dv >= 8 && Dv <= 256 && Dv % 8 == 0, "%s: Dv is %d, expected a multiple of 8 from 8 to 256", op, Dv);
+  return GRAFT_OK;
+}
+
+inline int32_t check_block(const char* op, int32_t block) {
+  GRAFT_CHECK(block >= 1 && block <= 256, "%s: block is %d, expected 1 to 256", op, block);
+  return GRAFT_OK;
+}
+
+/// The first word of a state slot: how many tokens it has seen, as int32 bits. Meaningless for a fresh slot.
+inline int32_t slot_position(const float* slot) {
+  int32_t position;
+  std::memcpy(&position, slot, sizeof position);
+  return position;
+}
+inline void set_slot_position(float* slot, int32_t position) { std::memcpy(slot, &position, sizeof position); }
+
+/// A sequence may begin (position 0) or go on exactly where its slot stands; anything else is a stale or crossed state.
+inline int32_t check_slots(const char* op, const float* state, uint64_t stride, double needed, const int32_t* slots,
+                           const int32_t* seq_start, const int32_t* start_pos, int32_t S) {
+  GRAFT_CHECK(static_cast<double>(stride) >= needed, "%s: state_stride is %llu floats, expected at least %.0f", op,
+              static_cast<unsigned long long>(stride), needed);
+  for (int32_t s = 0; s < S; s++) {
+    GRAFT_CHECK(slots[s] >= 0, "%s: slot of sequence %d is %d, expected 0 or more", op, s, slots[s]);
+    GRAFT_CHECK(start_pos[s] >= 0, "%s: start_pos of sequence %d is %d, expected 0 or more", op, s, start_pos[s]);
+    if (start_pos[s] == 0 || seq_start[s] == seq_start[s + 1]) continue;
+    const int32_t held = slot_position(state + static_cast<uint64_t>(slots[s]) * stride);
+    GRAFT_CHECK(held == start_pos[s], "%s: slot %d holds the state at position %d, sequence %d starts at %d", op,
+                slots[s], held, s, start_pos[s]);
+  }
+  return GRAFT_OK;
+}
+
+}  // namespace graft
+
+/// Leaves the calling op with the status of a failed check.
+#define GRAFT_TRY(call)                                     \
+  do {                                                      \
+    if (const int32_t status_ = (call)) return status_;     \
+  } while (0)
+/// Every pointer of the list must be set.
+#define GRAFT_CHECK_POINTER(op, name) GRAFT_CHECK((name) != nullptr, "%s: %s is NULL", op, #name)

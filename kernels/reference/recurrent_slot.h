@@ -1,0 +1,36 @@
+// The reference's state slot: the position, then the plain recurrent state in double precision. It needs no blocks, since
+// a token-by-token recurrence gives one answer for any chunking by itself.
+#pragma once
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "../common/recurrent_checks.h"
+
+namespace graft {
+
+constexpr int64_t kSlotHeader = 2;  // floats: position, padding
+
+inline double slot_floats(int64_t elements) { return static_cast<double>(kSlotHeader + 2 * elements); }
+
+/// State of one head: zero at position 0, whatever the slot holds.
+inline std::vector<double> load_state(const float* slot, int64_t offset, int64_t elements, int32_t position) {
+  std::vector<double> state(elements, 0.0);
+  if (position > 0) std::memcpy(state.data(), slot + kSlotHeader + 2 * offset, elements * sizeof(double));
+  return state;
+}
+
+inline void store_state(float* slot, int64_t offset, const std::vector<double>& state) {
+  std::memcpy(slot + kSlotHeader + 2 * offset, state.data(), state.size() * sizeof(double));
+}
+
+inline int32_t read_state(const char* op, float* recurrent, const float* slot, int64_t elements, int32_t position) {
+  GRAFT_CHECK(position >= 0, "%s: position is %d, expected 0 or more", op, position);
+  GRAFT_CHECK(position == 0 || slot_position(slot) == position, "%s: the slot holds the state at position %d, not %d",
+              op, slot_position(slot), position);
+  const auto state = load_state(slot, 0, elements, position);
+  for (int64_t i = 0; i < elements; i++) recurrent[i] = static_cast<float>(state[i]);
+  return GRAFT_OK;
+}
+
+}  // namespace graft
