@@ -1,4 +1,5 @@
-// The limits of this machine that kernel speeds are given as shares of: a streaming read, and multiply-adds in registers.
+// The limits of this machine that kernel speeds are given as shares of: a streaming read, and multiply-adds in
+// registers.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -34,45 +35,39 @@ char read_all(const char* p, uint64_t bytes) {
   return static_cast<char>(reinterpret_cast<const char&>(acc[0]));
 }
 
-constexpr int kChains = 16;  // independent sums: enough to cover latency times units
+constexpr int kChains = 12;  // independent sums: enough to cover latency times units, few enough for registers
 
 struct FloatUnit {
   static constexpr double flops = 2.0 * VL;
-  vf a = vset(1.0000001f), b = vset(1e-9f), acc[kChains];
-  FloatUnit() { std::fill(acc, acc + kChains, vzero()); }
-  void step() {
-    for (int i = 0; i < kChains; i++) acc[i] = vfma(a, b, acc[i]);
-  }
+  static vf step(vf sum) { return vfma(vset(1.0000001f), vset(1e-9f), sum); }
 };
 
 #if defined(__AVX512BF16__)
 struct Bfloat16Unit {
   static constexpr double flops = 4.0 * VL;
-  __m512bh a = (__m512bh)_mm512_set1_epi32(0x3f803f80), b = (__m512bh)_mm512_set1_epi32(0x30803080);
-  vf acc[kChains];
-  Bfloat16Unit() { std::fill(acc, acc + kChains, vzero()); }
-  void step() {
-    for (int i = 0; i < kChains; i++) acc[i] = _mm512_dpbf16_ps(acc[i], a, b);
+  static vf step(vf sum) {
+    return _mm512_dpbf16_ps(sum, (__m512bh)_mm512_set1_epi32(0x3f803f80), (__m512bh)_mm512_set1_epi32(0x30803080));
   }
 };
 #endif
 
-/// Steps in bursts until the time is over; the sums are kept so that the work stays.
+/// Steps in bursts until the time is over; returns FLOP/s. The sums go to `keep` so that the work stays.
 template <class Unit>
 double burn(double seconds, float* keep) {
   constexpr int kBurst = 20000;
-  Unit unit;
+  vf sums[kChains];
+  for (vf& sum : sums) sum = vzero();
   const auto start = Clock::now();
   double steps = 0, elapsed = 0;
   do {
     for (int i = 0; i < kBurst; i++) {
-      unit.step();
-      for (int j = 0; j < kChains; j++) asm volatile("" : "+v"(unit.acc[j]));
+#pragma GCC unroll 16
+      for (int j = 0; j < kChains; j++) sums[j] = Unit::step(sums[j]);
     }
     steps += kBurst;
     elapsed = seconds_since(start);
   } while (elapsed < seconds);
-  for (int j = 0; j < kChains; j++) *keep += vsum(unit.acc[j]);
+  for (int j = 0; j < kChains; j++) *keep += vsum(sums[j]);
   return steps * kChains * Unit::flops / elapsed;
 }
 
