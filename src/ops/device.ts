@@ -212,6 +212,13 @@ export class Staging<A extends Int32Array | Float32Array> {
     return { ptr: this.tensor.ptr, shape: [count], dtype: this.tensor.dtype };
   }
 
+  /** Sends `count` elements from element `from` on. */
+  uploadRange(from: number, count: number): void {
+    const { symbols } = this.#device;
+    const [to, at] = [this.tensor.ptr + 4 * from, this.#host + 4 * from];
+    this.#device.check("upload", symbols.graft_upload(to as never, at as never, 4 * count));
+  }
+
   /** Fetches the first `count` elements of `source` into `view`. */
   download(source: Tensor, count: number): void {
     const { symbols } = this.#device;
