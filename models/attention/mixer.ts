@@ -1,6 +1,6 @@
 // What every token mixer is: its shape, the ragged batch it sees, the serving form and the training form.
 // Knows neither the engine that fills a batch nor the backbone around the layer.
-import type { Ops } from "../../src/ops/ops.ts";
+import type { Ops, PagedKv } from "../../src/ops/ops.ts";
 import type { Arena } from "../../src/tensor/arena.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";
 import type { ParameterSet } from "../parameters.ts";
@@ -43,17 +43,9 @@ export interface Context {
 }
 
 /** Paged cache of one full-attention layer, as a batch addresses it. */
-export interface KvBatch {
-  readonly kCache: Tensor;
-  readonly vCache: Tensor;
+export interface KvBatch extends PagedKv {
   /** i32[N]: page * pageSize + offset of every row. */
   readonly slots: Tensor;
-  /** i32[S]: row of the page table of each sequence. */
-  readonly tableRows: Tensor;
-  readonly pageTable: Tensor;
-  readonly tableStride: number;
-  readonly pageSize: number;
-  readonly dtype: "f32" | "bf16";
 }
 
 /**

@@ -60,6 +60,15 @@ export class SafetensorsFile {
     return out;
   }
 
+  /** Fills `out` with the tensor's bytes from byte `offset` on. @throws CheckpointError if they end before it is full. */
+  readInto(name: string, offset: number, out: Uint8Array): void {
+    const entry = this.get(name);
+    if (offset < 0 || entry.begin + offset + out.length > entry.end) {
+      throw new CheckpointError(`Cannot read tensor "${name}": bytes ${offset} to ${offset + out.length} are outside it`);
+    }
+    readFully(this.#fd, out, entry.begin + offset, this.path);
+  }
+
   /** Values of an F32 tensor, or of another floating type widened (F64 narrowed). */
   float32(name: string): Float32Array {
     const { dtype } = this.get(name);

@@ -1,0 +1,154 @@
+// From stored tensors to device memory, one tensor at a time: packed linear weights in the wanted dtype, everything else in
+// float32. Assumes that verify.ts has passed the tensors. Knows no architecture.
+import type { StoredTensor, TensorReader } from "../src/checkpoint/tensors.ts";
+import { CheckpointError } from "../src/errors.ts";
+import type { Ops, PackedLinear } from "../src/ops/ops.ts";
+import { type DType, dtypeBytes } from "../src/tensor/dtype.ts";
+import { numel, rows, type Tensor } from "../src/tensor/tensor.ts";
+import { Linear } from "./linear.ts";
+import { transpose } from "./parameters.ts";
+
+/** How linear weights and embeddings are held: as stored (F16 as f32), or in one of the two dtypes. */
+export type WeightDType = "auto" | "f32" | "bf16";
+
+/** Bytes read from a file at a time. */
+const CHUNK_BYTES = 4 << 20;
+
+const dtypes: Partial<Record<StoredTensor["dtype"], DType>> = { F32: "f32", BF16: "bf16", F16: "f16" };
+
+/** Loads tensors whose names begin with a prefix. */
+export class WeightLoader {
+  readonly ops: Ops;
+  readonly #reader: TensorReader;
+  readonly #dtype: WeightDType;
+  readonly #prefix: string;
+
+  constructor(ops: Ops, reader: TensorReader, dtype: WeightDType = "auto", prefix = "") {
+    this.ops = ops;
+    this.#reader = reader;
+    this.#dtype = dtype;
+    this.#prefix = prefix;
+  }
+
+  /** The same tensors under the rest of their names. */
+  scope(prefix: string): WeightLoader {
+    return new WeightLoader(this.ops, this.#reader, this.#dtype, this.#prefix + prefix);
+  }
+
+  has(name: string): boolean {
+    return this.#reader.find(this.#prefix + name) !== undefined;
+  }
+
+  /** name.weight [out, in] packed, with name.bias where there is one. */
+  linear(name: string): Linear {
+    return new Linear(this.packed(`${name}.weight`), this.#optionalVector(`${name}.bias`));
+  }
+
+  /** A matrix [out, in] packed. */
+  packed(name: string): PackedLinear {
+    return this.#withMatrix(name, (matrix) => this.ops.linearPack(matrix));
+  }
+
+  /** GPT-2's Conv1D, stored [in, out], as `parts` layers that share its input: equal parts of its columns. */
+  conv1d(name: string, parts = 1): Linear[] {
+    const stored = this.#stored(`${name}.weight`).shape;
+    const [inputs, outputs] = [stored[0]!, stored[1]! / parts];
+    const bias = this.#reader.float32(`${this.#prefix}${name}.bias`);
+    const weight = this.#transposed(`${name}.weight`);
+    try {
+      return Array.from({ length: parts }, (_, i) => {
+        const packed = this.ops.linearPack(rows(weight, i * outputs, outputs));
+        if (packed.in !== inputs) throw new CheckpointError(`Cannot split tensor "${this.#prefix}${name}.weight"`);
+        return new Linear(packed, this.ops.fromArray([outputs], bias.slice(i * outputs, (i + 1) * outputs)));
+      });
+    } finally {
+      this.ops.free(weight);
+    }
+  }
+
+  /** A table [rows, columns], not packed, in the wanted dtype. */
+  table(name: string): Tensor {
+    const { tensor } = this.#matrix(name);
+    return tensor;
+  }
+
+  /** Any tensor in float32: norms, biases, convolutions. */
+  vector(name: string): Tensor {
+    const { shape } = this.#stored(name);
+    return this.ops.fromArray(shape, this.#reader.float32(this.#prefix + name));
+  }
+
+  #optionalVector(name: string): Tensor | null {
+    return this.has(name) ? this.vector(name) : null;
+  }
+
+  #stored(name: string): StoredTensor & { device: DType } {
+    const full = this.#prefix + name;
+    const stored = this.#reader.find(full);
+    const device = stored && dtypes[stored.dtype];
+    if (!stored || !device) throw new CheckpointError(`Cannot load tensor "${full}": it is absent or not of floats`);
+    return { ...stored, device };
+  }
+
+  /** Dtype in which a stored matrix is held. */
+  #target(stored: DType): "f32" | "bf16" {
+    if (this.#dtype !== "auto") return this.#dtype;
+    return stored === "bf16" ? "bf16" : "f32";
+  }
+
+  #withMatrix<T>(name: string, use: (matrix: Tensor) => T): T {
+    const { tensor } = this.#matrix(name);
+    try {
+      return use(tensor);
+    } finally {
+      this.ops.free(tensor);
+    }
+  }
+
+  /** A stored matrix on the device in its target dtype. */
+  #matrix(name: string): { tensor: Tensor } {
+    const stored = this.#stored(name);
+    const raw = this.ops.empty(stored.shape, stored.device);
+    try {
+      this.#stream(this.#prefix + name, raw);
+      return { tensor: this.#converted(raw) };
+    } catch (error) {
+      this.ops.free(raw);
+      throw error;
+    }
+  }
+
+  /** `raw` itself if it has the target dtype, else a converted copy in its place. */
+  #converted(raw: Tensor): Tensor {
+    const target = this.#target(raw.dtype);
+    if (target === raw.dtype) return raw;
+    const tensor = this.ops.empty(raw.shape, target);
+    this.ops.convert(tensor, raw);
+    this.ops.free(raw);
+    return tensor;
+  }
+
+  /** File to device in chunks, so that no second copy of a large tensor exists. */
+  #stream(name: string, dst: Tensor): void {
+    const width = dtypeBytes[dst.dtype];
+    const total = numel(dst);
+    const step = CHUNK_BYTES / width;
+    const buffer = new Uint8Array(Math.min(total, step) * width);
+    for (let done = 0; done < total; done += step) {
+      const count = Math.min(step, total - done);
+      const chunk = buffer.subarray(0, count * width);
+      this.#reader.readInto(name, done * width, chunk);
+      this.ops.upload({ ptr: dst.ptr + done * width, shape: [count], dtype: dst.dtype }, chunk);
+    }
+  }
+
+  /** A stored [a, b] matrix as [b, a] in its target dtype. */
+  #transposed(name: string): Tensor {
+    const { shape, device } = this.#stored(name);
+    const [a, b] = [shape[0]!, shape[1]!];
+    const bytes = new Uint8Array(a * b * dtypeBytes[device]);
+    this.#reader.readInto(this.#prefix + name, 0, bytes);
+    const values = device === "f32" ? new Float32Array(bytes.buffer) : new Uint16Array(bytes.buffer);
+    return this.#converted(this.ops.fromArray([b, a], transpose(values, a, b), device));
+  }
+}
