@@ -25,7 +25,7 @@ export interface SamplingParams {
 export interface GenerateRequest {
   /** Name of a registered hybrid (default "base"); the sequence keeps it even if the name is redirected meanwhile. */
   hybrid?: string;
-  /** At least one token id, each in 0..vocabSize-1, fewer than maxContext. */
+  /** At least one token id and at most maxContext of them, each in 0..vocabSize-1. */
   promptIds: readonly number[] | Int32Array;
   /** At least 1; the sequence also ends, with "length", where the model's context ends. */
   maxTokens: number;
@@ -148,8 +148,6 @@ export interface EngineStats {
   stateBytesTotal: number;
   weightBytes: number;
   stepSeconds: number;
-  /** Part of stepSeconds spent outside kernels: scheduling, tables, sampling bookkeeping. */
-  hostSeconds: number;
   lastStepSeconds: number;
   /** Rows of the last step: prompt rows and decode rows. */
   lastStepPrefillTokens: number;
@@ -158,9 +156,12 @@ export interface EngineStats {
 
 /** Settings fixed when the engine starts. Absent fields take the values shown. */
 export interface EngineOptions {
-  /** Budget of the KV page pool; default: an eighth of the machine's memory, at most 2 GiB. */
+  /**
+   * Budget of the KV page pool; default: what maxSequences whole contexts need, at most an eighth of the machine's
+   * memory and 2 GiB.
+   */
   kvBytes?: number;
-  /** Budget of the recurrent and convolution states; default: a quarter of kvBytes. */
+  /** Budget of the recurrent and convolution states; default: a sixteenth of the machine's memory, at most 1 GiB. */
   stateBytes?: number;
   /** Token rows of one step (default 512). */
   maxBatchTokens?: number;

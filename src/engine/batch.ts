@@ -1,0 +1,53 @@
+// What one step computes: a chunk of consecutive tokens of each of some sequences, and what comes out of each chunk.
+// The contract between the scheduler and whatever runs a batch.
+import type { Sequence } from "./sequence.ts";
+import type { TokenLogprob } from "./types.ts";
+
+/** Tokens start..start+count-1 of one sequence. */
+export interface Chunk {
+  readonly sequence: Sequence;
+  readonly start: number;
+  readonly count: number;
+  /** Number of rows at the chunk's end whose logits are wanted; the rest only fill caches and states. */
+  readonly numOutputs: number;
+}
+
+/** Chunks of one hybrid stand together. At most one chunk per sequence. */
+export interface Batch {
+  readonly chunks: readonly Chunk[];
+  readonly numRows: number;
+}
+
+/** The token drawn after a generated sequence's last token. */
+export interface Drawn {
+  readonly id: number;
+  /** NaN where the sequence asked for no log-probabilities. */
+  readonly logprob: number;
+  readonly top: TokenLogprob[];
+}
+
+/** Log-probabilities of the given next tokens, one per wanted row. */
+export interface Scored {
+  readonly logprobs: Float32Array;
+  readonly argmax: Int32Array;
+}
+
+/** Per chunk, in the batch's order; null where no logits were wanted. */
+export type ChunkOutput = Drawn | Scored | null;
+
+/** Runs batches: the model itself, or a stand-in for it in tests. */
+export interface Backend {
+  /** Advances the caches and states of every sequence by its chunk. @throws KernelError */
+  run(batch: Batch): ChunkOutput[];
+}
+
+export function makeChunk(sequence: Sequence, count: number): Chunk {
+  const start = sequence.numComputed;
+  const numOutputs = Math.min(count, Math.max(0, start + count - sequence.outputFrom));
+  return { sequence, start, count, numOutputs };
+}
+
+export function makeBatch(chunks: Chunk[]): Batch {
+  chunks.sort((a, b) => a.sequence.hybrid.serial - b.sequence.hybrid.serial || a.sequence.id - b.sequence.id);
+  return { chunks, numRows: chunks.reduce((sum, chunk) => sum + chunk.count, 0) };
+}

@@ -1,0 +1,96 @@
+// Plans an engine for a loaded model: limits, pool sizes, device memory. The one place where defaults are decided.
+import { totalmem } from "node:os";
+import type { TokenMixer } from "../../models/attention/mixer.ts";
+import type { LoadedModel } from "../../models/model.ts";
+import { RequestError } from "../errors.ts";
+import type { Ops } from "../ops/ops.ts";
+import { Engine } from "./engine.ts";
+import { slotShape } from "./hybrid.ts";
+import { HybridRegistry } from "./hybrid_registry.ts";
+import { EngineMemory } from "./memory.ts";
+import { type LogitsTap, Runner } from "./runner.ts";
+import { Scheduler } from "./scheduler.ts";
+import type { EngineInfo, EngineOptions } from "./types.ts";
+
+const GIB = 2 ** 30;
+
+/** What tests may look into besides. */
+export interface EngineHooks {
+  /** Sees every row of logits that a request needs. */
+  readonly tap?: LogitsTap;
+}
+
+/**
+ * An engine over a model; the model stays the caller's to free, after close().
+ * @throws RequestError for options outside their range, KernelError where memory is out
+ */
+export function createEngine(
+  ops: Ops,
+  model: LoadedModel,
+  options: EngineOptions = {},
+  hooks: EngineHooks = {},
+): Engine {
+  const { config } = model;
+  const { numLayers } = config;
+  const own: TokenMixer[] = model.mixers.map((mixer, i) => mixer ?? model.backbone.fullAttention(i));
+  const info: EngineInfo = {
+    vocabSize: config.vocabSize,
+    maxContext: Math.min(
+      config.maxPositions,
+      bounded("maxContext", options.maxContext ?? config.maxPositions, 1, 2 ** 24),
+    ),
+    numLayers,
+    layerTypes: own.map((mixer) => mixer.kind),
+    maxBatchTokens: bounded("maxBatchTokens", options.maxBatchTokens ?? 512, 1, 65_536),
+    maxSequences: bounded("maxSequences", options.maxSequences ?? 64, 1, 4096),
+    maxWaiting: bounded("maxWaiting", options.maxWaiting ?? 256, 1, 1_000_000),
+    pageSize: bounded("pageSize", options.pageSize ?? 32, 1, 1024),
+  };
+  const kvDtype = options.kvDtype ?? "f32";
+  const kvChannels = config.numKvHeads * config.headDim;
+  const kvBytesPerToken = 2 * kvChannels * (kvDtype === "f32" ? 4 : 2);
+  const numFull = own.filter((mixer) => mixer.kind === "full_attention").length;
+  const pageBytes = info.pageSize * kvBytesPerToken;
+  const numPages = numFull === 0 ? 0 : Math.max(1, Math.floor(kvBytes(options, info, numFull, pageBytes) / pageBytes));
+  const numStateFloats = Math.floor(stateBytes(options, own) / 4);
+  const registry = new HybridRegistry(own, model.identity, numStateFloats);
+  const memory = new EngineMemory(ops, { ...info, numPages, kvChannels, kvDtype, numStateFloats });
+  const runner = new Runner(ops, model.backbone, memory, info.maxBatchTokens);
+  runner.tap = hooks.tap ?? null;
+  const weightBytes = () => model.backbone.weightBytes() + sum(model.mixers.map((mixer) => mixer?.weightBytes() ?? 0));
+  return new Engine({
+    info,
+    scheduler: new Scheduler({ ...info, numPages, numStateFloats }),
+    backend: runner,
+    registry,
+    kvBytesPerToken,
+    weightBytes,
+    close: () => runner.close(),
+  });
+}
+
+/** Enough for every place to hold a whole context, within a share of the machine. */
+function kvBytes(options: EngineOptions, info: EngineInfo, numFull: number, pageBytes: number): number {
+  if (options.kvBytes !== undefined) return bounded("kvBytes", options.kvBytes, pageBytes, 2 ** 46);
+  const wanted = info.maxSequences * numFull * Math.ceil(info.maxContext / info.pageSize) * pageBytes;
+  return Math.min(wanted, totalmem() / 8, 2 * GIB);
+}
+
+/** Hybrids come later and their needs are unknown, so this is a share of the machine; untouched memory costs nothing. */
+function stateBytes(options: EngineOptions, own: readonly TokenMixer[]): number {
+  if (options.stateBytes !== undefined) return bounded("stateBytes", options.stateBytes, 0, 2 ** 42);
+  const linear = own.filter((mixer) => mixer.kind !== "full_attention");
+  const one = 4 * sum(linear.map((mixer) => slotShape(mixer).floats));
+  return Math.max(one, Math.min(totalmem() / 16, GIB));
+}
+
+function bounded(name: string, value: number, min: number, max: number): number {
+  if (!Number.isSafeInteger(value) || value < min || value > max) {
+    throw new RequestError("invalid_option", `Cannot use ${name} ${value}: expected an integer from ${min} to ${max}`);
+  }
+  return value;
+}
+
+function sum(values: readonly number[]): number {
+  return values.reduce((a, b) => a + b, 0);
+}

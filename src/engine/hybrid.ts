@@ -1,0 +1,73 @@
+// A hybrid as the engine runs it: one token mixer per layer, and what a sequence of it needs of the memory pools.
+// Knows no sequence and no batch.
+import type { TokenMixer, Variant } from "../../models/attention/mixer.ts";
+import type { HybridInfo } from "./types.ts";
+
+/** State slots begin on cache lines. */
+const ALIGN_FLOATS = 16;
+
+/** Memory of one sequence in one linear layer: a recurrent region, then a convolution region, both in one slot. */
+export interface StateSlotShape {
+  /** Floats from one slot of this kind to the next. */
+  readonly floats: number;
+  /** Where the convolution region begins inside the slot. */
+  readonly convOffset: number;
+  readonly convFloats: number;
+}
+
+export interface Hybrid {
+  readonly name: string;
+  /** Orders and tells apart registered hybrids, also two of one name after a redirection. */
+  readonly serial: number;
+  readonly layers: readonly (Variant | null)[];
+  readonly mixers: readonly TokenMixer[];
+  /** Number of full-attention layers; each takes its own KV pages. */
+  readonly numFull: number;
+  /** Per layer: its index among the full-attention layers, or -1. */
+  readonly kvOrdinal: readonly number[];
+  /** Per layer: its index among the linear layers, or -1. */
+  readonly stateOrdinal: readonly number[];
+  /** One entry per linear layer, in layer order. */
+  readonly slots: readonly StateSlotShape[];
+}
+
+/** The slot of one linear mixer. */
+export function slotShape(mixer: TokenMixer): StateSlotShape {
+  const { recurrentFloats, convFloats } = mixer.stateSpec();
+  const convOffset = roundUp(recurrentFloats);
+  return { floats: convOffset + roundUp(convFloats), convOffset, convFloats };
+}
+
+export function makeHybrid(
+  name: string,
+  serial: number,
+  layers: readonly (Variant | null)[],
+  mixers: readonly TokenMixer[],
+): Hybrid {
+  const kvOrdinal: number[] = [];
+  const stateOrdinal: number[] = [];
+  const slots: StateSlotShape[] = [];
+  let numFull = 0;
+  for (const mixer of mixers) {
+    const full = mixer.kind === "full_attention";
+    kvOrdinal.push(full ? numFull++ : -1);
+    stateOrdinal.push(full ? -1 : slots.length);
+    if (!full) slots.push(slotShape(mixer));
+  }
+  return { name, serial, layers, mixers, numFull, kvOrdinal, stateOrdinal, slots };
+}
+
+/** @param kvBytes bytes of k and v of one token in one full-attention layer. */
+export function hybridInfo(hybrid: Hybrid, kvBytes: number): HybridInfo {
+  return {
+    name: hybrid.name,
+    layers: hybrid.layers,
+    numLinear: hybrid.slots.length,
+    kvBytesPerToken: hybrid.numFull * kvBytes,
+    stateBytes: hybrid.slots.reduce((sum, slot) => sum + 4 * slot.floats, 0),
+  };
+}
+
+function roundUp(floats: number): number {
+  return Math.ceil(floats / ALIGN_FLOATS) * ALIGN_FLOATS;
+}

@@ -1,0 +1,119 @@
+// The hybrids that requests may name, and the pools of counterparts they are made of. Registering moves no weights:
+// a hybrid is a list of references to mixers that are loaded already.
+import type { TokenMixer, Variant } from "../../models/attention/mixer.ts";
+import type { LinearPool } from "../../models/model.ts";
+import { RequestError } from "../errors.ts";
+import { type Hybrid, makeHybrid } from "./hybrid.ts";
+import { StatePool } from "./state_pool.ts";
+import { BASE_HYBRID, type HybridSpec, type PoolInfo } from "./types.ts";
+
+const MAX_HYBRIDS = 100_000;
+const MAX_NAME = 256;
+
+export class HybridRegistry {
+  readonly #own: readonly TokenMixer[];
+  readonly #identity: string;
+  readonly #numStateFloats: number;
+  readonly #hybrids = new Map<string, Hybrid>();
+  readonly #pools = new Map<string, LinearPool>();
+  #serial = 0;
+  #poolSerial = 0;
+
+  /**
+   * @param own the checkpoint's own mixers, one per layer
+   * @param identity of the backbone, which pools must name
+   * @param numStateFloats size of the state memory; a hybrid that needs more for one sequence is refused
+   * @throws RequestError where the checkpoint itself needs more
+   */
+  constructor(own: readonly TokenMixer[], identity: string, numStateFloats: number) {
+    this.#own = own;
+    this.#identity = identity;
+    this.#numStateFloats = numStateFloats;
+    this.#store(
+      BASE_HYBRID,
+      own.map(() => null),
+      own,
+    );
+  }
+
+  /** @throws RequestError for an unknown name. */
+  get(name: string): Hybrid {
+    const hybrid = this.#hybrids.get(name);
+    if (hybrid === undefined) throw new RequestError("unknown_hybrid", `Cannot find hybrid "${name}"`);
+    return hybrid;
+  }
+
+  list(): Hybrid[] {
+    return [...this.#hybrids.values()];
+  }
+
+  /** Adds a hybrid, or makes its name mean another mask from now on. @throws RequestError */
+  register(spec: HybridSpec): Hybrid {
+    const { name, layers } = spec;
+    if (name === "" || name.length > MAX_NAME) refuse(`name has ${name.length} characters, expected 1 to ${MAX_NAME}`);
+    if (name === BASE_HYBRID) refuse(`the name "${BASE_HYBRID}" is the checkpoint's own`);
+    if (layers.length !== this.#own.length) refuse(`${layers.length} layers, expected ${this.#own.length}`);
+    if (!this.#hybrids.has(name) && this.#hybrids.size >= MAX_HYBRIDS) refuse(`${MAX_HYBRIDS} are registered already`);
+    const mixers = layers.map((variant, i) => {
+      if (variant === null) return this.#own[i]!;
+      return this.#pool(variant, spec.pools?.[variant]).mixers[i]!;
+    });
+    return this.#store(name, layers, mixers);
+  }
+
+  /** Whether there was one. Sequences that run it keep it. @throws RequestError for the base. */
+  remove(name: string): boolean {
+    if (name === BASE_HYBRID) refuse(`"${BASE_HYBRID}" cannot be removed`);
+    return this.#hybrids.delete(name);
+  }
+
+  /** @throws RequestError for a pool of another backbone. */
+  addPool(pool: LinearPool): PoolInfo {
+    if (pool.backbone !== this.#identity) {
+      throw new RequestError("wrong_backbone", `Cannot use pool "${pool.directory}": it was made for another backbone`);
+    }
+    if (pool.mixers.length !== this.#own.length) {
+      const counts = `${pool.mixers.length} layers, expected ${this.#own.length}`;
+      throw new RequestError("wrong_backbone", `Cannot use pool "${pool.directory}": ${counts}`);
+    }
+    const id = `${pool.variant}-${++this.#poolSerial}`;
+    this.#pools.set(id, pool);
+    return poolInfo(id, pool);
+  }
+
+  pools(): PoolInfo[] {
+    return [...this.#pools].map(([id, pool]) => poolInfo(id, pool));
+  }
+
+  get loadedPools(): LinearPool[] {
+    return [...this.#pools.values()];
+  }
+
+  #pool(variant: Variant, id: string | undefined): LinearPool {
+    const pool =
+      id === undefined
+        ? [...this.#pools.values()].findLast((candidate) => candidate.variant === variant)
+        : this.#pools.get(id);
+    if (pool === undefined) refuse(id === undefined ? `no pool of variant "${variant}" is loaded` : `no pool "${id}"`);
+    if (pool.variant !== variant) refuse(`pool "${id}" is of variant "${pool.variant}", expected "${variant}"`);
+    return pool;
+  }
+
+  #store(name: string, layers: readonly (Variant | null)[], mixers: readonly TokenMixer[]): Hybrid {
+    const hybrid = makeHybrid(name, this.#serial++, [...layers], mixers);
+    if (!StatePool.fits(this.#numStateFloats, hybrid.slots)) {
+      const bytes = hybrid.slots.reduce((sum, slot) => sum + 4 * slot.floats, 0);
+      refuse(`one sequence needs ${bytes} bytes of state, the engine has ${4 * this.#numStateFloats}`);
+    }
+    this.#hybrids.set(name, hybrid);
+    return hybrid;
+  }
+}
+
+function refuse(why: string): never {
+  throw new RequestError("invalid_hybrid", `Cannot register the hybrid: ${why}`);
+}
+
+function poolInfo(id: string, pool: LinearPool): PoolInfo {
+  return { id, variant: pool.variant, directory: pool.directory, numLayers: pool.mixers.length };
+}

@@ -1,0 +1,104 @@
+// The device memory behind the pools: one KV cache in pages, the page table, and one region of states. All of it is
+// allocated at the start. Knows which places a sequence holds, not why.
+import type { KvBatch, StateBatch } from "../../models/attention/mixer.ts";
+import { Staging } from "../ops/device.ts";
+import type { Ops } from "../ops/ops.ts";
+import { type Tensor, view } from "../tensor/tensor.ts";
+import type { StateSlotShape } from "./hybrid.ts";
+import type { Sequence } from "./sequence.ts";
+
+export interface MemorySizes {
+  readonly numPages: number;
+  readonly pageSize: number;
+  /** Channels of k (and of v) of one token: kv heads * head size. */
+  readonly kvChannels: number;
+  readonly kvDtype: "f32" | "bf16";
+  readonly numStateFloats: number;
+  readonly maxSequences: number;
+  readonly numLayers: number;
+  readonly maxContext: number;
+}
+
+export class EngineMemory {
+  readonly #ops: Ops;
+  readonly #sizes: MemorySizes;
+  readonly #kCache: Tensor;
+  readonly #vCache: Tensor;
+  /** Row slot * numLayers + f: the pages of full layer f of the running sequence in that slot, by token block. */
+  readonly #pageTable: Staging<Int32Array>;
+  readonly #tableStride: number;
+  readonly #states: Tensor;
+
+  constructor(ops: Ops, sizes: MemorySizes) {
+    this.#ops = ops;
+    this.#sizes = sizes;
+    const cache = [sizes.numPages, sizes.pageSize * sizes.kvChannels];
+    this.#kCache = ops.empty(cache, sizes.kvDtype);
+    this.#vCache = ops.empty(cache, sizes.kvDtype);
+    // A sequence with any full-attention layer takes at least one page per block.
+    this.#tableStride = Math.max(1, Math.min(Math.ceil(sizes.maxContext / sizes.pageSize), sizes.numPages));
+    this.#pageTable = Staging.int32(ops, sizes.maxSequences * sizes.numLayers * this.#tableStride);
+    this.#states = ops.empty([sizes.numStateFloats]);
+  }
+
+  /** Row of the page table of a sequence's full layer number `ordinal`. */
+  tableRow(sequence: Sequence, ordinal: number): number {
+    return sequence.slot * this.#sizes.numLayers + ordinal;
+  }
+
+  /** Where the cache keeps the token at `position` in full layer number `ordinal`. */
+  kvSlot(sequence: Sequence, ordinal: number, position: number): number {
+    const { pageSize } = this.#sizes;
+    const block = Math.floor(position / pageSize);
+    return sequence.pages[block * sequence.hybrid.numFull + ordinal]! * pageSize + (position - block * pageSize);
+  }
+
+  kvBatch(slots: Tensor, tableRows: Tensor): KvBatch {
+    return {
+      kCache: this.#kCache,
+      vCache: this.#vCache,
+      slots,
+      tableRows,
+      pageTable: this.#pageTable.tensor,
+      tableStride: this.#tableStride,
+      pageSize: this.#sizes.pageSize,
+    };
+  }
+
+  stateBatch(shape: StateSlotShape, slots: Tensor): StateBatch {
+    const { floats, convOffset, convFloats } = shape;
+    const rest = this.#sizes.numStateFloats - convOffset;
+    const conv = convFloats > 0 ? view(this.#states, convOffset, [rest]) : null;
+    return { recurrent: this.#states, recurrentStride: floats, conv, convStride: floats, slots };
+  }
+
+  /** Makes a sequence's places ready for its next chunk: new pages in the table, and zero windows at its beginning. */
+  prepare(sequence: Sequence, start: number): void {
+    if (start === 0) this.#clearWindows(sequence);
+    const { numFull } = sequence.hybrid;
+    const numBlocks = numFull === 0 ? 0 : sequence.pages.length / numFull;
+    const first = sequence.tableBlocks;
+    if (first === numBlocks) return;
+    for (let f = 0; f < numFull; f++) {
+      const at = this.tableRow(sequence, f) * this.#tableStride;
+      for (let j = first; j < numBlocks; j++) this.#pageTable.view[at + j] = sequence.pages[j * numFull + f]!;
+      this.#pageTable.uploadRange(at + first, numBlocks - first);
+    }
+    sequence.tableBlocks = numBlocks;
+  }
+
+  close(): void {
+    this.#ops.free(this.#kCache);
+    this.#ops.free(this.#vCache);
+    this.#ops.free(this.#states);
+    this.#pageTable.close();
+  }
+
+  /** Convolution windows must be zero at position 0; a recurrent state is read as zero there whatever it holds. */
+  #clearWindows(sequence: Sequence): void {
+    sequence.hybrid.slots.forEach(({ floats, convOffset, convFloats }, i) => {
+      if (convFloats === 0) return;
+      this.#ops.zero(view(this.#states, sequence.stateSlots[i]! * floats + convOffset, [convFloats]));
+    });
+  }
+}

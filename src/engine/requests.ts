@@ -1,0 +1,89 @@
+// Checks requests and turns them into sequences. Knows the model's limits, not the queue.
+import { RequestError } from "../errors.ts";
+import type { Hybrid } from "./hybrid.ts";
+import { Sequence } from "./sequence.ts";
+import type { EngineInfo, GenerateRequest, SamplingParams, ScoreRequest } from "./types.ts";
+
+export const MAX_LOGPROBS = 20;
+const MAX_CHOICE = 0xffff_ffff;
+
+/** @throws RequestError */
+export function generateSequence(id: number, request: GenerateRequest, hybrid: Hybrid, info: EngineInfo): Sequence {
+  const tokens = checkIds("promptIds", request.promptIds, info);
+  if (tokens.length > info.maxContext) {
+    refuse("context_length", `prompt has ${tokens.length} tokens, the context holds ${info.maxContext}`);
+  }
+  checkInteger("maxTokens", request.maxTokens, 1, Number.MAX_SAFE_INTEGER);
+  if (request.logprobs !== undefined) checkInteger("logprobs", request.logprobs, 0, MAX_LOGPROBS);
+  const choice = request.choice ?? 0;
+  checkInteger("choice", choice, 0, MAX_CHOICE);
+  return new Sequence({
+    id,
+    hybrid,
+    tokens,
+    // The last token is never fed, so it may stand one past the context's end.
+    maxTokens: Math.min(tokens.length + request.maxTokens, info.maxContext + 1),
+    sampling: { ...checkSampling(request.sampling ?? {}), choice, numLogprobs: request.logprobs ?? -1 },
+    stopIds: new Set(request.stopIds ?? []),
+    score: null,
+  });
+}
+
+/** @throws RequestError */
+export function scoreSequence(id: number, request: ScoreRequest, hybrid: Hybrid, info: EngineInfo): Sequence {
+  const context = checkIds("contextIds", request.contextIds, info);
+  const continuation = checkIds("continuationIds", request.continuationIds, info);
+  const fed = context.length + continuation.length - 1;
+  if (fed > info.maxContext) {
+    refuse("context_length", `context and continuation have ${fed + 1} tokens, at most ${info.maxContext + 1} fit`);
+  }
+  return new Sequence({
+    id,
+    hybrid,
+    tokens: context.concat(continuation),
+    maxTokens: fed + 1,
+    sampling: { ...checkSampling({}), choice: 0, numLogprobs: -1 },
+    stopIds: new Set(),
+    score: {
+      from: context.length,
+      logprobs: new Float32Array(continuation.length),
+      argmax: new Int32Array(continuation.length),
+    },
+  });
+}
+
+function checkIds(field: string, ids: readonly number[] | Int32Array, info: EngineInfo): number[] {
+  if (ids.length === 0) refuse("invalid_request", `${field} is empty`);
+  for (const id of ids) {
+    if (!Number.isInteger(id) || id < 0 || id >= info.vocabSize) {
+      refuse("invalid_request", `${field} holds ${id}, expected integers from 0 to ${info.vocabSize - 1}`);
+    }
+  }
+  return Array.from(ids);
+}
+
+function checkSampling(params: SamplingParams): Required<SamplingParams> {
+  const { temperature = 0, topP = 1, topK = 0, minP = 0, seed = 0 } = params;
+  checkNumber("temperature", temperature, 0, 1e6);
+  checkNumber("topP", topP, 0, 1);
+  if (topP === 0) refuse("invalid_request", "topP is 0, expected more than 0");
+  checkInteger("topK", topK, 0, 0x7fff_ffff);
+  checkNumber("minP", minP, 0, 1);
+  checkInteger("seed", seed, 0, Number.MAX_SAFE_INTEGER);
+  return { temperature, topP, topK, minP, seed };
+}
+
+function checkNumber(field: string, value: number, min: number, max: number): void {
+  if (typeof value !== "number" || !(value >= min && value <= max)) {
+    refuse("invalid_request", `${field} is ${value}, expected ${min} to ${max}`);
+  }
+}
+
+function checkInteger(field: string, value: number, min: number, max: number): void {
+  if (!Number.isInteger(value)) refuse("invalid_request", `${field} is ${value}, expected an integer`);
+  checkNumber(field, value, min, max);
+}
+
+function refuse(code: string, why: string): never {
+  throw new RequestError(code, `Cannot accept the request: ${why}`);
+}

@@ -1,0 +1,197 @@
+// Walks a batch through the model: embedding, layers, and logits for the rows that need them.
+// Knows sequences and tensors; which of them form a batch is the scheduler's decision.
+import type { Context } from "../../models/attention/mixer.ts";
+import type { Backbone } from "../../models/model.ts";
+import type { Ops } from "../ops/ops.ts";
+import { Arena } from "../tensor/arena.ts";
+import { rows, type Tensor, view } from "../tensor/tensor.ts";
+import type { Backend, Batch, ChunkOutput } from "./batch.ts";
+import type { EngineMemory } from "./memory.ts";
+import { Sampler } from "./sampler.ts";
+import { type LayerGroup, planCapacity, planStep, type StepPlan } from "./step_plan.ts";
+import { StepTables } from "./step_tables.ts";
+
+/** Logits in flight at once; scoring long texts over a large vocabulary goes through the head in slices. */
+const MAX_LOGITS = 1 << 24;
+
+/** Sees the logits that predict the token at `position`; for tests of bit equality. */
+export type LogitsTap = (sequenceId: number, position: number, logits: Float32Array) => void;
+
+/** One wanted row: its place in the batch and the chunk it belongs to. */
+interface OutputRow {
+  readonly row: number;
+  readonly chunk: number;
+  /** Of the token that the row predicts. */
+  readonly position: number;
+}
+
+export class Runner implements Backend {
+  /** Set by tests. */
+  tap: LogitsTap | null = null;
+  readonly #ctx: Context;
+  readonly #arena: Arena;
+  readonly #backbone: Backbone;
+  readonly #memory: EngineMemory;
+  readonly #tables: StepTables;
+  readonly #sampler: Sampler;
+  readonly #sliceRows: number;
+
+  constructor(ops: Ops, backbone: Backbone, memory: EngineMemory, maxBatchTokens: number) {
+    this.#arena = new Arena(ops);
+    this.#ctx = { ops, arena: this.#arena };
+    this.#backbone = backbone;
+    this.#memory = memory;
+    this.#tables = new StepTables(ops, 1 << 16);
+    this.#sliceRows = Math.max(1, Math.min(maxBatchTokens, Math.floor(MAX_LOGITS / backbone.config.vocabSize)));
+    this.#sampler = new Sampler(ops, this.#arena, this.#sliceRows);
+  }
+
+  run(batch: Batch): ChunkOutput[] {
+    const { numLayers, hiddenSize } = this.#backbone.config;
+    for (const { sequence, start } of batch.chunks) this.#memory.prepare(sequence, start);
+    const [drawn, scored] = outputRows(batch);
+    this.#tables.begin(planCapacity(batch, numLayers) + 2 * (drawn.length + scored.length));
+    const plan = planStep(batch, numLayers, this.#tables, this.#memory);
+    const wanted = this.#indexOf([...drawn, ...scored]);
+    const targets = this.#targetsOf(batch, scored);
+    this.#tables.send();
+    return this.#arena.scope(() => {
+      const x = this.#arena.alloc([plan.numRows, hiddenSize]);
+      this.#backbone.embed(this.#ctx, plan.ids, plan.positions, x);
+      for (let layer = 0; layer < numLayers; layer++) this.#layer(layer, x, plan);
+      return this.#outputs(batch, x, wanted, drawn, scored, targets);
+    });
+  }
+
+  close(): void {
+    this.#arena.close();
+    this.#tables.close();
+    this.#sampler.close();
+    this.#memory.close();
+  }
+
+  /** x[N,C] += mixer(norm(x)); x += MLP(norm(x)). */
+  #layer(layer: number, x: Tensor, plan: StepPlan): void {
+    this.#arena.scope(() => {
+      const h = this.#arena.alloc(x.shape);
+      const y = this.#arena.alloc(x.shape);
+      this.#backbone.inputNorm(this.#ctx, layer, x, h);
+      for (const group of plan.layers[layer]!) this.#mix(group, h, y);
+      this.#ctx.ops.add(x, x, y);
+    });
+    this.#backbone.mlpBlock(this.#ctx, layer, x);
+  }
+
+  /** The rows of one group through their mixer, in place where they follow one another. */
+  #mix({ mixer, batch, firstRow, index }: LayerGroup, h: Tensor, y: Tensor): void {
+    if (index === null) {
+      mixer.forward(this.#ctx, rows(h, firstRow, batch.numRows), rows(y, firstRow, batch.numRows), batch);
+      return;
+    }
+    this.#arena.scope(() => {
+      const own = this.#arena.alloc([batch.numRows, h.shape[1]!]);
+      const mixed = this.#arena.alloc(own.shape);
+      this.#ctx.ops.gatherRows(own, h, index);
+      mixer.forward(this.#ctx, own, mixed, batch);
+      this.#ctx.ops.scatterRows(y, mixed, index);
+    });
+  }
+
+  #outputs(
+    batch: Batch,
+    x: Tensor,
+    wanted: Tensor,
+    drawn: readonly OutputRow[],
+    scored: readonly OutputRow[],
+    targets: Tensor,
+  ): ChunkOutput[] {
+    const results: ChunkOutput[] = batch.chunks.map(() => null);
+    this.#eachSlice(x, wanted, 0, drawn, batch, (logits, part) => {
+      const requests = part.map(({ chunk, position }) => {
+        return { sampling: batch.chunks[chunk]!.sequence.sampling, position };
+      });
+      this.#sampler.draw(logits, requests).forEach((token, i) => {
+        results[part[i]!.chunk] = token;
+      });
+    });
+    const all = { logprobs: new Float32Array(scored.length), argmax: new Int32Array(scored.length) };
+    this.#eachSlice(x, wanted, drawn.length, scored, batch, (logits, part, from) => {
+      const { logprobs, argmax } = this.#sampler.score(logits, view(targets, from, [part.length]));
+      all.logprobs.set(logprobs, from);
+      all.argmax.set(argmax, from);
+    });
+    let at = 0;
+    batch.chunks.forEach(({ sequence, numOutputs }, i) => {
+      if (sequence.score === null || numOutputs === 0) return;
+      const end = at + numOutputs;
+      results[i] = { logprobs: all.logprobs.slice(at, end), argmax: all.argmax.slice(at, end) };
+      at = end;
+    });
+    return results;
+  }
+
+  /** Last norm and head over the wanted rows, a bounded number at a time. */
+  #eachSlice(
+    x: Tensor,
+    wanted: Tensor,
+    offset: number,
+    outputs: readonly OutputRow[],
+    batch: Batch,
+    use: (logits: Tensor, part: readonly OutputRow[], from: number) => void,
+  ): void {
+    const { hiddenSize, vocabSize } = this.#backbone.config;
+    for (let from = 0; from < outputs.length; from += this.#sliceRows) {
+      const part = outputs.slice(from, from + this.#sliceRows);
+      this.#arena.scope(() => {
+        const last = this.#arena.alloc([part.length, hiddenSize]);
+        const normed = this.#arena.alloc(last.shape);
+        const logits = this.#arena.alloc([part.length, vocabSize]);
+        this.#ctx.ops.gatherRows(last, x, view(wanted, offset + from, [part.length]));
+        this.#backbone.finalNorm(this.#ctx, last, normed);
+        this.#backbone.head(this.#ctx, normed, logits);
+        this.#show(logits, part, batch);
+        use(logits, part, from);
+      });
+    }
+  }
+
+  #show(logits: Tensor, part: readonly OutputRow[], batch: Batch): void {
+    const { tap } = this;
+    if (tap === null) return;
+    part.forEach(({ chunk, position }, i) => {
+      tap(batch.chunks[chunk]!.sequence.id, position, this.#ctx.ops.toFloat32(rows(logits, i, 1)));
+    });
+  }
+
+  #indexOf(outputs: readonly OutputRow[]): Tensor {
+    const index = this.#tables.take(outputs.length);
+    outputs.forEach(({ row }, i) => {
+      index.view[index.at + i] = row;
+    });
+    return index.tensor;
+  }
+
+  /** The tokens whose log-probabilities are asked for. */
+  #targetsOf(batch: Batch, scored: readonly OutputRow[]): Tensor {
+    const ids = this.#tables.take(scored.length);
+    scored.forEach(({ chunk, position }, i) => {
+      ids.view[ids.at + i] = batch.chunks[chunk]!.sequence.tokens[position]!;
+    });
+    return ids.tensor;
+  }
+}
+
+/** Rows to draw from, then rows to score, each in the order of the chunks. */
+function outputRows(batch: Batch): [OutputRow[], OutputRow[]] {
+  const drawn: OutputRow[] = [];
+  const scored: OutputRow[] = [];
+  let end = 0;
+  batch.chunks.forEach(({ sequence, start, count, numOutputs }, chunk) => {
+    end += count;
+    for (let i = numOutputs; i > 0; i--) {
+      const row = { row: end - i, chunk, position: start + count - i + 1 };
+      (sequence.score === null ? drawn : scored).push(row);
+    }
+  });
+  return [drawn, scored];
+}

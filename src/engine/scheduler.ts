@@ -1,0 +1,182 @@
+// Decides what each step computes: continuous batching, prompts in chunks under a token budget, first come first served,
+// preemption by recomputation when pages run out. A pure state machine over sequences and the two pools.
+import { CapacityError } from "../errors.ts";
+import { type Batch, type Chunk, makeBatch, makeChunk } from "./batch.ts";
+import { PagePool } from "./page_pool.ts";
+import type { Sequence } from "./sequence.ts";
+import { StatePool } from "./state_pool.ts";
+
+export interface SchedulerLimits {
+  readonly maxBatchTokens: number;
+  readonly maxSequences: number;
+  readonly maxWaiting: number;
+  readonly pageSize: number;
+  readonly numPages: number;
+  readonly numStateFloats: number;
+}
+
+export class Scheduler {
+  readonly limits: SchedulerLimits;
+  readonly pages: PagePool;
+  readonly states: StatePool;
+  /** Oldest first, both. A preempted sequence is older than all that never ran. */
+  readonly #running: Sequence[] = [];
+  readonly #waiting: Sequence[] = [];
+  readonly #freeSlots: number[];
+  #preemptions = 0;
+
+  constructor(limits: SchedulerLimits) {
+    this.limits = limits;
+    this.pages = new PagePool(limits.numPages);
+    this.states = new StatePool(limits.numStateFloats);
+    this.#freeSlots = Array.from({ length: limits.maxSequences }, (_, i) => limits.maxSequences - 1 - i);
+  }
+
+  get numRunning(): number {
+    return this.#running.length;
+  }
+
+  get numWaiting(): number {
+    return this.#waiting.length;
+  }
+
+  get numPreemptions(): number {
+    return this.#preemptions;
+  }
+
+  /** All sequences that have not ended, oldest first. */
+  get sequences(): Sequence[] {
+    return [...this.#running, ...this.#waiting];
+  }
+
+  /** Pages that `numTokens` tokens of a sequence take in all. */
+  pagesFor(sequence: Sequence, numTokens: number): number {
+    return Math.ceil(numTokens / this.limits.pageSize) * sequence.hybrid.numFull;
+  }
+
+  /** @throws CapacityError where the queue is full. */
+  add(sequence: Sequence): void {
+    if (this.#waiting.length >= this.limits.maxWaiting) {
+      throw new CapacityError(`Cannot queue the request: ${this.#waiting.length} are waiting, the limit`);
+    }
+    this.#waiting.push(sequence);
+  }
+
+  /** The next step's work; empty where there is none. */
+  schedule(): Batch {
+    const plan = new Plan(this.limits.maxBatchTokens);
+    const preemptionsBefore = this.#preemptions;
+    // Streams that wait for their next token go first, so that a long prompt beside them cannot stall them.
+    const decoding = this.#running.filter((sequence) => sequence.numPending === 1);
+    const prefilling = this.#running.filter((sequence) => sequence.numPending > 1);
+    for (const sequence of [...decoding, ...prefilling]) {
+      const count = Math.min(sequence.numPending, plan.budget);
+      if (count === 0 || sequence.status !== "running") continue;
+      if (this.#reserve(sequence, sequence.numComputed + count, plan)) plan.add(sequence, count);
+    }
+    if (this.#preemptions === preemptionsBefore) this.#admit(plan);
+    return makeBatch([...plan.chunks.values()]);
+  }
+
+  /** Records that a batch has been computed. */
+  advance(batch: Batch): void {
+    for (const { sequence, start, count } of batch.chunks) sequence.numComputed = start + count;
+  }
+
+  /** Ends a sequence, whatever it is doing, and takes back all it holds. */
+  finish(sequence: Sequence): void {
+    if (sequence.status === "finished") return;
+    remove(sequence.status === "running" ? this.#running : this.#waiting, sequence);
+    this.#release(sequence);
+    sequence.status = "finished";
+  }
+
+  /** Pages for `numTokens` tokens; preempts the youngest sequences until they are free. False: preempted itself. */
+  #reserve(sequence: Sequence, numTokens: number, plan: Plan): boolean {
+    const missing = Math.max(0, this.pagesFor(sequence, numTokens) - sequence.pages.length);
+    while (!this.pages.take(missing, sequence.pages)) {
+      const victim = this.#running.findLast((other) => other === sequence || other.pages.length > 0)!;
+      plan.drop(victim);
+      this.#preempt(victim);
+      if (victim === sequence) return false;
+    }
+    return true;
+  }
+
+  /** Back to the front of the queue; its tokens stay, and are computed again to the same bits. */
+  #preempt(sequence: Sequence): void {
+    remove(this.#running, sequence);
+    this.#release(sequence);
+    sequence.status = "waiting";
+    this.#waiting.unshift(sequence);
+    this.#preemptions++;
+  }
+
+  /** Admits in order of arrival while budget, places, pages and state slots last. */
+  #admit(plan: Plan): void {
+    let available = this.pages.numFree - this.#promisedPages();
+    while (plan.budget > 0 && this.#freeSlots.length > 0) {
+      const sequence = this.#waiting[0];
+      if (sequence === undefined) return;
+      // The whole prompt must find room, or long prompts would keep preempting one another.
+      const needed = this.pagesFor(sequence, sequence.numPending);
+      if (needed > available || !this.states.takeAll(sequence.hybrid.slots, sequence.stateSlots)) return;
+      const count = Math.min(sequence.numPending, plan.budget);
+      this.pages.take(this.pagesFor(sequence, count), sequence.pages);
+      this.#waiting.shift();
+      sequence.slot = this.#freeSlots.pop()!;
+      sequence.status = "running";
+      this.#running.push(sequence);
+      plan.add(sequence, count);
+      available -= needed;
+    }
+  }
+
+  /** Pages that running sequences will still take for the tokens they already have. */
+  #promisedPages(): number {
+    let promised = 0;
+    for (const sequence of this.#running) {
+      promised += this.pagesFor(sequence, sequence.numFed) - sequence.pages.length;
+    }
+    return promised;
+  }
+
+  #release(sequence: Sequence): void {
+    this.pages.give(sequence.pages);
+    sequence.stateSlots.forEach((slot, i) => {
+      this.states.give(slot, sequence.hybrid.slots[i]!.floats);
+    });
+    sequence.stateSlots.length = 0;
+    if (sequence.slot >= 0) this.#freeSlots.push(sequence.slot);
+    sequence.slot = -1;
+    sequence.numComputed = 0;
+    sequence.tableBlocks = 0;
+  }
+}
+
+/** The chunks of a step as they are chosen. */
+class Plan {
+  readonly chunks = new Map<Sequence, Chunk>();
+  /** Rows still to give away. */
+  budget: number;
+
+  constructor(budget: number) {
+    this.budget = budget;
+  }
+
+  add(sequence: Sequence, count: number): void {
+    this.chunks.set(sequence, makeChunk(sequence, count));
+    this.budget -= count;
+  }
+
+  drop(sequence: Sequence): void {
+    this.budget += this.chunks.get(sequence)?.count ?? 0;
+    this.chunks.delete(sequence);
+  }
+}
+
+function remove(list: Sequence[], sequence: Sequence): void {
+  const i = list.indexOf(sequence);
+  if (i < 0) throw new Error(`Broken scheduler: sequence ${sequence.id} is not where its status says`);
+  list.splice(i, 1);
+}

@@ -1,0 +1,95 @@
+// One sequence's whole state: its tokens, how far they are computed, and the pages and slots it holds.
+// Knows neither queue nor batch; scheduler.ts moves it.
+import type { Hybrid } from "./hybrid.ts";
+import type { FinishReason, SamplingParams, Usage } from "./types.ts";
+
+export interface SamplingState extends Required<SamplingParams> {
+  readonly choice: number;
+  /** -1: no log-probabilities; k: of the chosen token and the k most likely. */
+  readonly numLogprobs: number;
+}
+
+/** What a scored sequence collects, one entry per continuation token. */
+export interface ScoreState {
+  /** Index of the first continuation token. */
+  readonly from: number;
+  readonly logprobs: Float32Array;
+  readonly argmax: Int32Array;
+}
+
+export interface SequenceSpec {
+  readonly id: number;
+  readonly hybrid: Hybrid;
+  /** Copied by the caller: the sequence appends to it. */
+  readonly tokens: number[];
+  /** Number of tokens at which a generated sequence has its full length. */
+  readonly maxTokens: number;
+  readonly sampling: SamplingState;
+  readonly stopIds: ReadonlySet<number>;
+  /** null: generate. */
+  readonly score: ScoreState | null;
+}
+
+export class Sequence {
+  readonly id: number;
+  readonly hybrid: Hybrid;
+  readonly tokens: number[];
+  readonly numPrompt: number;
+  readonly maxTokens: number;
+  readonly sampling: SamplingState;
+  readonly stopIds: ReadonlySet<number>;
+  readonly score: ScoreState | null;
+  status: "waiting" | "running" | "finished" = "waiting";
+  /** Tokens whose keys, values and states the pools hold. */
+  numComputed = 0;
+  /** KV pages; page of full layer f and token block j at [j * numFull + f]. */
+  readonly pages: number[] = [];
+  /** State slots, one per linear layer. */
+  readonly stateSlots: number[] = [];
+  /** Index among the running sequences, which names its rows of the page table; -1 while it does not run. */
+  slot = -1;
+  /** Token blocks already written to the page table. */
+  tableBlocks = 0;
+
+  constructor(spec: SequenceSpec) {
+    this.id = spec.id;
+    this.hybrid = spec.hybrid;
+    this.tokens = spec.tokens;
+    this.numPrompt = spec.tokens.length;
+    this.maxTokens = spec.maxTokens;
+    this.sampling = spec.sampling;
+    this.stopIds = spec.stopIds;
+    this.score = spec.score;
+  }
+
+  /** Tokens that the model must see next; a scored sequence's last token is never fed. */
+  get numFed(): number {
+    return this.score === null ? this.tokens.length : this.tokens.length - 1;
+  }
+
+  get numPending(): number {
+    return this.numFed - this.numComputed;
+  }
+
+  /** Most tokens that will ever be fed: what it may need of the KV cache. */
+  get maxFed(): number {
+    return this.score === null ? this.maxTokens - 1 : this.numFed;
+  }
+
+  /** First position whose logits are wanted. */
+  get outputFrom(): number {
+    return this.score === null ? this.tokens.length - 1 : this.score.from - 1;
+  }
+
+  /** Appends a generated token and says whether it ends the sequence. */
+  append(id: number): FinishReason | null {
+    this.tokens.push(id);
+    if (this.stopIds.has(id)) return "stop";
+    return this.tokens.length >= this.maxTokens ? "length" : null;
+  }
+
+  get usage(): Usage {
+    const promptTokens = this.numPrompt;
+    return { promptTokens, completionTokens: this.tokens.length - promptTokens, cachedTokens: 0 };
+  }
+}
