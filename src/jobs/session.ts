@@ -80,11 +80,13 @@ export class JobSession {
   /** The work threw: cancelled, paused (back to the queue) or failed. */
   fail(error: unknown): void {
     this.#end(() => {
-      if (!(error instanceof JobCancelled)) {
+      // Libraries have their own way of saying that they stopped; a request to stop explains whatever they throw.
+      const stop = this.#store.jobs.stopRequested(this.id);
+      if (!(error instanceof JobCancelled) && stop === null) {
         const message = error instanceof Error ? error.message : String(error);
         this.#store.events.append(this.id, "failed", { message });
         this.#store.jobs.markFinished(this.id, "failed", { error: message });
-      } else if (this.#store.jobs.stopRequested(this.id) === "pause") {
+      } else if (stop === "pause") {
         this.#store.events.append(this.id, "paused", {});
         this.#store.jobs.markQueued(this.id, true);
       } else {

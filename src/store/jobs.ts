@@ -171,6 +171,11 @@ export class Jobs {
     return this.#database.query<{ count: number }, []>(sql).get()?.count ?? 0;
   }
 
+  countByState(): { kind: string; state: JobState; count: number }[] {
+    const sql = "SELECT kind, state, count(*) AS count FROM jobs GROUP BY kind, state ORDER BY kind, state";
+    return this.#database.query<{ kind: string; state: JobState; count: number }, []>(sql).all();
+  }
+
   /** Forgets a job and everything recorded about it. */
   remove(id: string): boolean {
     return this.#database.query("DELETE FROM jobs WHERE id = ?").run(id).changes > 0;

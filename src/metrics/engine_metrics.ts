@@ -1,0 +1,76 @@
+// Metrics of the engine, read from its counters at each scrape; names mirror vLLM's with our prefix.
+
+import { Counter, Gauge, type Registry } from "prom-client";
+import type { EngineClient, EngineStats } from "../engine/types.ts";
+
+type Reader = (stats: EngineStats) => number;
+
+const GAUGES: readonly (readonly [string, string, Reader])[] = [
+  ["graft_num_requests_running", "Sequences in the batch", (s) => s.running],
+  ["graft_num_requests_waiting", "Sequences waiting for a place", (s) => s.waiting],
+  ["graft_kv_cache_usage_perc", "Used part of the KV pages, 0 to 1", (s) => share(s.kvBytesUsed, s.kvBytesTotal)],
+  ["graft_kv_cache_bytes", "Bytes of KV pages in use", (s) => s.kvBytesUsed],
+  ["graft_kv_cache_total_bytes", "Bytes of all KV pages", (s) => s.kvBytesTotal],
+  [
+    "graft_state_usage_perc",
+    "Used part of the recurrent states, 0 to 1",
+    (s) => share(s.stateBytesUsed, s.stateBytesTotal),
+  ],
+  ["graft_state_bytes", "Bytes of recurrent and convolution states in use", (s) => s.stateBytesUsed],
+  ["graft_state_total_bytes", "Bytes of all recurrent and convolution states", (s) => s.stateBytesTotal],
+  ["graft_weight_bytes", "Bytes of weights in memory", (s) => s.weightBytes],
+  ["graft_last_step_seconds", "Duration of the last step", (s) => s.lastStepSeconds],
+  ["graft_last_step_prefill_tokens", "Prompt tokens of the last step", (s) => s.lastStepPrefillTokens],
+  ["graft_last_step_decode_tokens", "Generated tokens of the last step", (s) => s.lastStepDecodeTokens],
+];
+
+const COUNTERS: readonly (readonly [string, string, Reader])[] = [
+  ["graft_engine_steps_total", "Engine steps", (s) => s.steps],
+  ["graft_num_preemptions_total", "Sequences put back for lack of memory", (s) => s.preemptions],
+  ["graft_prompt_tokens_total", "Prompt tokens computed", (s) => s.promptTokens],
+  ["graft_generation_tokens_total", "Tokens generated", (s) => s.generatedTokens],
+  ["graft_scored_tokens_total", "Tokens scored for evaluation", (s) => s.scoredTokens],
+  ["graft_step_seconds_total", "Time spent in steps", (s) => s.stepSeconds],
+  ["graft_step_host_seconds_total", "Part of the step time outside kernels", (s) => s.hostSeconds],
+];
+
+/** Registers the family and answers the function that refreshes it. */
+export function engineMetrics(registry: Registry, engine: EngineClient, model: string): () => Promise<void> {
+  const labels = { model_name: model };
+  const make = { labelNames: ["model_name"] as const, registers: [registry] };
+  const gauges = GAUGES.map(([name, help, read]) => ({ metric: new Gauge({ name, help, ...make }), read }));
+  const counters = COUNTERS.map(([name, help, read]) => ({ metric: new Counter({ name, help, ...make }), read }));
+  const finished = new Counter({
+    name: "graft_sequences_finished_total",
+    help: "Sequences ended, by reason",
+    labelNames: ["model_name", "finished_reason"] as const,
+    registers: [registry],
+  });
+  const up = new Gauge({ name: "graft_engine_up", help: "Whether the engine's thread lives", ...make });
+  const heartbeat = new Gauge({
+    name: "graft_engine_heartbeat_age_seconds",
+    help: "Since its last sign of life",
+    ...make,
+  });
+  return async () => {
+    up.set(labels, engine.alive ? 1 : 0);
+    heartbeat.set(labels, engine.heartbeatAgeMs / 1000);
+    if (!engine.alive) return;
+    const stats = await engine.stats();
+    for (const { metric, read } of gauges) metric.set(labels, read(stats));
+    for (const { metric, read } of counters) setCounter(metric, labels, read(stats));
+    finished.reset();
+    for (const [reason, count] of Object.entries(stats.finished))
+      finished.inc({ ...labels, finished_reason: reason }, count);
+  };
+}
+
+/** The engine counts; the counter here only repeats its figure. */
+function setCounter(counter: Counter<"model_name">, labels: { model_name: string }, value: number): void {
+  counter.reset();
+  counter.inc(labels, value);
+}
+
+function share(used: number, total: number): number {
+  return total === 0 ? 0 : used / total;
+}

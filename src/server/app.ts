@@ -1,0 +1,81 @@
+// Composes the routes with what happens around every request: guards, body reading, errors, counting.
+
+import { openapi } from "@elysiajs/openapi";
+import { Elysia } from "elysia";
+import { chatRoutes } from "./chat/routes.ts";
+import { completionRoutes } from "./completions/routes.ts";
+import type { ServerContext } from "./context.ts";
+import { conversionRoutes } from "./conversions/routes.ts";
+import { errorResponse, HttpError, isUnexpected, toHttpError, validationError } from "./errors.ts";
+import type { SchemaIssue } from "./fields.ts";
+import { guard, readBody } from "./guards.ts";
+import { healthRoutes } from "./health/routes.ts";
+import { hybridRoutes } from "./hybrids/routes.ts";
+import { modelRoutes } from "./models/routes.ts";
+import { searchRoutes } from "./searches/routes.ts";
+import { taskRoutes } from "./tasks/routes.ts";
+import { tokenRoutes } from "./tokens/routes.ts";
+
+/** The whole HTTP application; `version` is shown in its OpenAPI document. */
+export function createApp(context: ServerContext, version: string) {
+  return new Elysia({ normalize: false })
+    .onRequest(({ request }) => {
+      guard(request, context.guards);
+    })
+    .onParse(({ request, contentType }) => readBody(request, contentType, context.guards.maxBodyBytes))
+    .onTransform(({ body }) => dropNulls(body))
+    .onError(({ code, error, request, route }) => {
+      const known = knownError(code, error);
+      if (isUnexpected(known)) context.log(describe(request, error));
+      const answer = toHttpError(known);
+      context.metrics.http.answered(request.method, route || "unknown", answer.status);
+      return errorResponse(answer);
+    })
+    .onAfterHandle(({ request, route, set, responseValue }) => {
+      const status = responseValue instanceof Response ? responseValue.status : Number(set.status ?? 200);
+      context.metrics.http.answered(request.method, route, status);
+    })
+    .use(
+      openapi({
+        path: "/openapi",
+        specPath: "/openapi.json",
+        provider: null,
+        documentation: {
+          info: { title: "graft", version, description: "Task-specific hybrids of one backbone, over HTTP" },
+        },
+      }),
+    )
+    .use(modelRoutes(context))
+    .use(completionRoutes(context))
+    .use(chatRoutes(context))
+    .use(hybridRoutes(context))
+    .use(taskRoutes(context))
+    .use(searchRoutes(context))
+    .use(conversionRoutes(context))
+    .use(tokenRoutes(context))
+    .use(healthRoutes(context));
+}
+
+/** A field that is null was not given, as OpenAI has it. */
+function dropNulls(body: unknown): void {
+  if (typeof body !== "object" || body === null || Array.isArray(body)) return;
+  const fields = body as Record<string, unknown>;
+  for (const key of Object.keys(fields)) if (fields[key] === null) delete fields[key];
+}
+
+function knownError(code: unknown, error: unknown): unknown {
+  if (code === "NOT_FOUND") return new HttpError(404, "not_found", "There is no such route; see /openapi.json");
+  if (code === "PARSE") {
+    const cause = error instanceof Error ? error.cause : undefined;
+    return cause instanceof HttpError ? cause : new HttpError(400, "invalid_body", "The body cannot be read");
+  }
+  if (code === "VALIDATION" && error instanceof Error && "all" in error && "type" in error) {
+    return validationError(String(error.type), error.all as SchemaIssue[]);
+  }
+  return error;
+}
+
+function describe(request: Request, error: unknown): string {
+  const path = new URL(request.url).pathname;
+  return `${request.method} ${path}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`;
+}

@@ -1,0 +1,65 @@
+// The body of POST /v1/chat/completions.
+
+import { type Static, t } from "elysia";
+import { ignored, integer } from "../fields.ts";
+import { type NeutralValues, SHARED_NEUTRAL, samplingFields } from "../sampling_schema.ts";
+
+const MAX_MESSAGES = 4096;
+const MAX_PARTS = 256;
+
+const part = t.Object(
+  { type: t.Literal("text", { expected: '"text"' }), text: t.String() },
+  { additionalProperties: false },
+);
+
+const message = t.Object(
+  {
+    role: t.UnionEnum(["system", "developer", "user", "assistant", "tool", "function"], {
+      expected: "system, developer, user, assistant or tool",
+    }),
+    content: t.Union([t.String(), t.Array(part, { minItems: 1, maxItems: MAX_PARTS })], {
+      expected: `a text or a list of at most ${MAX_PARTS} parts of type "text"`,
+    }),
+    name: t.Optional(t.String({ maxLength: 256 })),
+    tool_call_id: t.Optional(t.String({ maxLength: 256 })),
+    refusal: ignored,
+    annotations: ignored,
+  },
+  { additionalProperties: false },
+);
+
+export const chatBody = t.Object(
+  {
+    ...samplingFields,
+    messages: t.Array(message, { minItems: 1, maxItems: MAX_MESSAGES }),
+    max_completion_tokens: t.Optional(integer(1, 2 ** 31 - 1, "The newer name of max_tokens")),
+    logprobs: t.Optional(t.Boolean({ description: "Log-probability of each token" })),
+    top_logprobs: t.Optional(integer(0, 20, "And of this many most likely ones; needs logprobs")),
+    tools: t.Optional(t.Unknown({ description: "Only empty" })),
+    tool_choice: t.Optional(t.Unknown({ description: "Only none or auto" })),
+    functions: t.Optional(t.Unknown({ description: "Only empty" })),
+    function_call: t.Optional(t.Unknown({ description: "Only none" })),
+    response_format: t.Optional(t.Unknown({ description: 'Only { "type": "text" }' })),
+    modalities: t.Optional(t.Unknown({ description: 'Only ["text"]' })),
+    audio: t.Optional(t.Unknown({ description: "Not supported" })),
+    prediction: t.Optional(t.Unknown({ description: "Not supported" })),
+    web_search_options: t.Optional(t.Unknown({ description: "Not supported" })),
+  },
+  { additionalProperties: false },
+);
+
+export type ChatBody = Static<typeof chatBody>;
+
+/** Refused unless neutral. */
+export const chatNeutral: NeutralValues = {
+  ...SHARED_NEUTRAL,
+  tools: [[]],
+  tool_choice: ["none", "auto"],
+  functions: [[]],
+  function_call: ["none"],
+  response_format: [{ type: "text" }],
+  modalities: [["text"]],
+  audio: [],
+  prediction: [],
+  web_search_options: [],
+};

@@ -1,0 +1,26 @@
+// What every route may use, as one record passed down. Nothing here is global.
+
+import type { EngineClient } from "../engine/types.ts";
+import type { ChangeWatcher } from "../jobs/change_watcher.ts";
+import type { JobSupervisor } from "../jobs/supervisor.ts";
+import type { Metrics } from "../metrics/metrics.ts";
+import type { Store } from "../store/database.ts";
+import type { GuardSettings } from "./guards.ts";
+import type { HybridRegistry } from "./hybrid_registry.ts";
+import type { Lifecycle } from "./lifecycle.ts";
+import type { ModelText } from "./model_text.ts";
+
+/** One served backbone and everything around it. */
+export interface ServerContext {
+  readonly engine: EngineClient;
+  readonly text: ModelText;
+  readonly store: Store;
+  readonly jobs: JobSupervisor;
+  readonly changes: ChangeWatcher;
+  readonly hybrids: HybridRegistry;
+  readonly metrics: Metrics;
+  readonly lifecycle: Lifecycle;
+  readonly guards: GuardSettings;
+  /** Says what the client is not told, one line at a time. */
+  readonly log: (line: string) => void;
+}

@@ -1,0 +1,100 @@
+// Every error as the OpenAI error body with its status. It alone maps codes to statuses.
+
+import { CapacityError, CheckpointError, RequestError } from "../errors.ts";
+import { StoreError, type StoreErrorCode, storeErrorFrom } from "../store/store_error.ts";
+import { expectation, fieldOf, type SchemaIssue, shown } from "./fields.ts";
+
+/** An answer that is an error. `param` names the field at fault. */
+export class HttpError extends Error {
+  override name = "HttpError";
+  readonly status: number;
+  readonly code: string;
+  readonly param: string | null;
+  constructor(status: number, code: string, message: string, param: string | null = null) {
+    super(message);
+    this.status = status;
+    this.code = code;
+    this.param = param;
+  }
+}
+
+/** A field whose value cannot be honoured: 400. */
+export function invalidField(param: string, message: string): HttpError {
+  return new HttpError(400, "invalid_value", message, param);
+}
+
+/** Codes of RequestError that are not 400. */
+const REQUEST_STATUS: Readonly<Record<string, number>> = {
+  unknown_model: 404,
+  model_not_found: 404,
+  unknown_hybrid: 404,
+  unknown_job: 404,
+  unknown_task: 404,
+  job_state: 409,
+};
+
+const STORE_STATUS: Readonly<Record<StoreErrorCode, number>> = {
+  disk_full: 507,
+  read_only: 500,
+  locked: 503,
+  corrupt: 500,
+  schema: 500,
+  io: 500,
+};
+
+/** What is told to the client; anything unexpected becomes a plain 500 without our own words in it. */
+export function toHttpError(error: unknown): HttpError {
+  if (error instanceof HttpError) return error;
+  if (error instanceof RequestError) return new HttpError(REQUEST_STATUS[error.code] ?? 400, error.code, error.message);
+  if (error instanceof CapacityError) return new HttpError(429, "rate_limit_exceeded", error.message);
+  if (error instanceof CheckpointError) return new HttpError(400, error.code, error.message);
+  const store = error instanceof StoreError ? error : storeErrorFrom("the data folder", error);
+  if (store !== null) return new HttpError(STORE_STATUS[store.code], `store_${store.code}`, store.message);
+  return new HttpError(500, "internal_error", "The server failed on this request; its log says more");
+}
+
+/** Whether the log should say more than the client is told. */
+export function isUnexpected(error: unknown): boolean {
+  return toHttpError(error).status >= 500;
+}
+
+/** `{ error: { message, type, param, code } }` as OpenAI clients read it. */
+export function errorBody(error: HttpError) {
+  return { error: { message: error.message, type: errorType(error.status), param: error.param, code: error.code } };
+}
+
+export function errorResponse(error: HttpError): Response {
+  const headers = new Headers({ "content-type": "application/json" });
+  if (error.status === 429 || error.status === 503) headers.set("retry-after", "1");
+  if (error.status === 401) headers.set("www-authenticate", "Bearer");
+  return new Response(JSON.stringify(errorBody(error)), { status: error.status, headers });
+}
+
+function errorType(status: number): string {
+  if (status === 401) return "authentication_error";
+  if (status === 403) return "permission_error";
+  if (status === 404) return "not_found_error";
+  if (status === 429) return "rate_limit_error";
+  if (status === 503) return "service_unavailable_error";
+  return status < 500 ? "invalid_request_error" : "server_error";
+}
+
+/** The first complaint of the schema validator, naming the field, the value found and what was expected. */
+export function validationError(part: string, issues: readonly SchemaIssue[]): HttpError {
+  const issue = issues[0];
+  if (issue === undefined) return new HttpError(400, "invalid_value", `Invalid ${part}`);
+  const field = fieldOf(issue.path);
+  if (field === "") return invalidField(part, `Invalid ${part}: expected ${expectation(issue.schema)}`);
+  if (issue.message === "Unexpected property") {
+    return new HttpError(400, "unknown_parameter", `Unknown parameter "${field}"`, field);
+  }
+  if (issue.value === undefined) {
+    return new HttpError(
+      400,
+      "missing_parameter",
+      `Missing parameter "${field}": expected ${expectation(issue.schema)}`,
+      field,
+    );
+  }
+  return invalidField(field, `Invalid "${field}": got ${shown(issue.value)}, expected ${expectation(issue.schema)}`);
+}

@@ -1,0 +1,136 @@
+// Keeps the engine's hybrids equal to the store's, whoever wrote them, and knows what a model name means.
+// Knows masks and names; never weights.
+
+import { BASE_HYBRID, type EngineClient, type Variant } from "../engine/types.ts";
+import type { Store } from "../store/database.ts";
+import type { HybridRecord } from "../store/hybrids.ts";
+import type { PoolRecord } from "../store/pools.ts";
+import { HttpError } from "./errors.ts";
+import { servedNames } from "./names.ts";
+
+/** A name a client may use as `model`. */
+export interface ServedName {
+  readonly id: string;
+  /** The engine's name of the hybrid. */
+  readonly hybrid: string;
+  readonly record: HybridRecord | null;
+}
+
+/** Further names for the backbone, from the command line. */
+export type Aliases = Readonly<Record<string, string>>;
+
+export class HybridRegistry {
+  readonly backbone: string;
+  readonly #engine: EngineClient;
+  readonly #store: Store;
+  readonly #aliases: Aliases;
+  /** What the engine holds: the pool's path and time by variant, the mask and pools by hybrid. */
+  readonly #pools = new Map<string, string>();
+  readonly #hybrids = new Map<string, string>();
+  /** Hybrids of the store that cannot be served, with the reason. */
+  readonly #problems = new Map<string, string>();
+  #syncing: Promise<void> = Promise.resolve();
+
+  constructor(engine: EngineClient, store: Store, backbone: string, aliases: Aliases = {}) {
+    this.#engine = engine;
+    this.#store = store;
+    this.backbone = backbone;
+    this.#aliases = aliases;
+  }
+
+  /** Brings the engine up to the store; one hybrid that cannot be served does not hinder the others. */
+  sync(): Promise<void> {
+    const run = this.#syncing.then(() => this.#sync());
+    this.#syncing = run.catch(() => {});
+    return run;
+  }
+
+  /** Why a stored hybrid is not served, by name. */
+  get problems(): ReadonlyMap<string, string> {
+    return this.#problems;
+  }
+
+  /** Every name that can be asked for. */
+  names(): ServedName[] {
+    const hybrids = this.#store.hybrids.list(this.backbone).filter((record) => this.#hybrids.has(record.name));
+    const standard = hybrids.find((record) => record.isDefault) ?? null;
+    const names: ServedName[] = [
+      { id: this.backbone, hybrid: standard?.name ?? BASE_HYBRID, record: standard },
+      { id: `${this.backbone}:${BASE_HYBRID}`, hybrid: BASE_HYBRID, record: null },
+      ...hybrids.map((record) => ({ id: `${this.backbone}:${record.name}`, hybrid: record.name, record })),
+      ...hybrids
+        .filter((record) => record.alias !== null)
+        .map((record) => ({ id: record.alias!, hybrid: record.name, record })),
+    ];
+    for (const [alias, target] of Object.entries(this.#aliases)) {
+      const found = names.find((served) => served.id === target || served.id === `${this.backbone}:${target}`);
+      if (found !== undefined) names.push({ ...found, id: alias });
+    }
+    return names;
+  }
+
+  /**
+   * What `model` means; absent, the backbone's default.
+   * @throws HttpError 404 for a name that is not served
+   */
+  resolve(model: string | undefined): ServedName {
+    const names = this.names();
+    const found = names.find((served) => served.id === (model ?? this.backbone));
+    if (found !== undefined) return found;
+    const problem = this.#problems.get((model ?? "").replace(`${this.backbone}:`, ""));
+    const reason = problem === undefined ? servedNames(names) : `: ${problem}`;
+    throw new HttpError(
+      404,
+      "model_not_found",
+      `The model "${model?.slice(0, 200)}" is not served here${reason}`,
+      "model",
+    );
+  }
+
+  async #sync(): Promise<void> {
+    for (const pool of this.#store.pools.list(this.backbone)) await this.#loadPool(pool);
+    const wanted = this.#store.hybrids.list(this.backbone);
+    const names = new Set(wanted.map((record) => record.name));
+    for (const name of [...this.#hybrids.keys()]) {
+      if (names.has(name)) continue;
+      await this.#engine.removeHybrid(name);
+      this.#hybrids.delete(name);
+    }
+    for (const name of [...this.#problems.keys()]) {
+      if (!names.has(name) && !name.startsWith("pool ")) this.#problems.delete(name);
+    }
+    for (const record of wanted) await this.#register(record);
+  }
+
+  async #loadPool(pool: PoolRecord): Promise<void> {
+    const version = `${pool.path}@${pool.createdAt}`;
+    if (this.#pools.get(pool.variant) === version) return;
+    try {
+      await this.#engine.loadPool(pool.path);
+      this.#problems.delete(`pool ${pool.variant}`);
+    } catch (error) {
+      this.#problems.set(`pool ${pool.variant}`, messageOf(error));
+    }
+    // A pool that failed is tried again when it is converted anew, not at every look.
+    this.#pools.set(pool.variant, version);
+  }
+
+  async #register(record: HybridRecord): Promise<void> {
+    const variants = [...new Set(record.layers.filter((layer) => layer !== null))];
+    const version = JSON.stringify([record.layers, variants.map((variant) => this.#pools.get(variant) ?? null)]);
+    if (this.#hybrids.get(record.name) === version) return;
+    try {
+      await this.#engine.registerHybrid({ name: record.name, layers: record.layers as (Variant | null)[] });
+      this.#hybrids.set(record.name, version);
+      this.#problems.delete(record.name);
+    } catch (error) {
+      const pool = variants.map((variant) => this.#problems.get(`pool ${variant}`)).find((text) => text !== undefined);
+      this.#problems.set(record.name, pool ?? messageOf(error));
+      if (this.#hybrids.delete(record.name)) await this.#engine.removeHybrid(record.name);
+    }
+  }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

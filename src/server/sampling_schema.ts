@@ -1,0 +1,99 @@
+// The fields that both completion routes share, and what is understood but cannot be honoured.
+// The ranges here are the only limits a client meets; the engine checks its own again.
+
+import { t } from "elysia";
+import { HttpError } from "./errors.ts";
+import { ignored, integer, number, text } from "./fields.ts";
+
+/** Most sequences one request may ask for, over all prompts. */
+export const MAX_CHOICES = 128;
+const INT32_MAX = 2 ** 31 - 1;
+
+/** Fields of a generation, by their OpenAI (or vLLM) names. */
+export const samplingFields = {
+  model: t.Optional(text(300, "backbone, backbone:task or an alias; default: the served backbone")),
+  max_tokens: t.Optional(integer(1, INT32_MAX, "Most tokens to generate; the context's end also ends the text")),
+  temperature: t.Optional(number(0, 2, "0 takes the most likely token")),
+  top_p: t.Optional(number(1e-6, 1, "Nucleus mass; 1 is off")),
+  top_k: t.Optional(integer(0, INT32_MAX, "Keep the k most likely tokens; 0 is off")),
+  min_p: t.Optional(number(0, 1, "Drop tokens below this part of the top probability; 0 is off")),
+  seed: t.Optional(integer(0, Number.MAX_SAFE_INTEGER, "Equal requests with equal seeds give equal texts")),
+  n: t.Optional(integer(1, MAX_CHOICES, "Number of choices")),
+  stop: t.Optional(
+    t.Union(
+      [
+        t.String({ minLength: 1, maxLength: 1000 }),
+        t.Array(t.String({ minLength: 1, maxLength: 1000 }), { maxItems: 16 }),
+      ],
+      {
+        expected: "a text or a list of at most 16 texts, none empty or longer than 1000 characters",
+      },
+    ),
+  ),
+  stop_token_ids: t.Optional(
+    t.Array(integer(0, INT32_MAX), { maxItems: 64, description: "Further ids that end the text" }),
+  ),
+  ignore_eos: t.Optional(t.Boolean({ description: "Go on after the end-of-text token" })),
+  stream: t.Optional(t.Boolean({ description: "Answer as server-sent events" })),
+  stream_options: t.Optional(
+    t.Object({ include_usage: t.Optional(t.Boolean()), include_obfuscation: ignored }, { additionalProperties: false }),
+  ),
+  return_token_ids: t.Optional(t.Boolean({ description: "Add token_ids to each choice" })),
+  user: ignored,
+  metadata: ignored,
+  store: ignored,
+  service_tier: ignored,
+  safety_identifier: ignored,
+  prompt_cache_key: ignored,
+  prompt_cache_retention: ignored,
+  parallel_tool_calls: ignored,
+  reasoning_effort: ignored,
+  verbosity: ignored,
+  frequency_penalty: t.Optional(t.Unknown({ description: "Only 0" })),
+  presence_penalty: t.Optional(t.Unknown({ description: "Only 0" })),
+  repetition_penalty: t.Optional(t.Unknown({ description: "Only 1" })),
+  logit_bias: t.Optional(t.Unknown({ description: "Only empty" })),
+} as const;
+
+/** The shared fields as they arrive. */
+export interface SamplingBody {
+  readonly model?: string;
+  readonly max_tokens?: number;
+  readonly temperature?: number;
+  readonly top_p?: number;
+  readonly top_k?: number;
+  readonly min_p?: number;
+  readonly seed?: number;
+  readonly n?: number;
+  readonly stop?: string | readonly string[];
+  readonly stop_token_ids?: readonly number[];
+  readonly ignore_eos?: boolean;
+  readonly stream?: boolean;
+  readonly stream_options?: { readonly include_usage?: boolean };
+  readonly return_token_ids?: boolean;
+}
+
+/** Field -> the values that mean "off"; any other value would change the text and is refused. */
+export type NeutralValues = Readonly<Record<string, readonly unknown[]>>;
+
+/** What both routes refuse unless neutral. */
+export const SHARED_NEUTRAL: NeutralValues = {
+  frequency_penalty: [0],
+  presence_penalty: [0],
+  repetition_penalty: [1],
+  logit_bias: [{}],
+};
+
+/**
+ * Refuses by name what is understood but not supported.
+ * @throws HttpError naming the field
+ */
+export function refuseUnsupported(body: Readonly<Record<string, unknown>>, neutral: NeutralValues): void {
+  for (const [field, values] of Object.entries(neutral)) {
+    const value = body[field];
+    if (value === undefined) continue;
+    const text = JSON.stringify(value);
+    if (values.some((allowed) => JSON.stringify(allowed) === text)) continue;
+    throw new HttpError(400, "unsupported_parameter", `Parameter "${field}" is not supported; leave it out`, field);
+  }
+}
