@@ -33,7 +33,7 @@ export interface LoadedModel {
   readonly layerTypes: readonly ("full_attention" | "linear_attention")[];
   /** A stand-alone hybrid's own linear mixers; null in full-attention layers. */
   readonly mixers: readonly (TokenMixer | null)[];
-  /** sha256 over the config and the weights' headers and sizes; pools name the backbone they belong to by it. */
+  /** See identityOf(): pools name the backbone they belong to by it. */
   readonly identity: string;
   free(): void;
 }
@@ -65,4 +65,5 @@ export interface TrainableModel {
   forward(ctx: Context, ids: Tensor, rows: RaggedRows): ModelSaved;
   /** Adds to the gradients; dlogits[N,V] may be the memory of the logits. */
   backward(ctx: Context, saved: ModelSaved, dlogits: Tensor): void;
+  free(): void;
 }

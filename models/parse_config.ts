@@ -1,6 +1,6 @@
 // config.json -> ModelConfig: picks the family, lets it read its part, and reads what hybrids add (layers.md section 11).
 import { join } from "node:path";
-import { ConfigFields, describe, type JsonObject, readJsonObject } from "../src/checkpoint/hf_config.ts";
+import { ConfigFields, type JsonObject, readJsonObject } from "../src/checkpoint/hf_config.ts";
 import { CheckpointError } from "../src/errors.ts";
 import type { LinearShape, Variant } from "./attention/mixer.ts";
 import { DEFAULT_BLOCK, shapeProblem, VARIANTS } from "./attention/shape.ts";
@@ -75,7 +75,9 @@ function parseLinearLayers(fields: ConfigFields, backbone: BackboneConfig): (Lin
   if (types.length !== numLayers || !known) {
     fields.refuse("layer_types", `${numLayers} entries of "full_attention" or "linear_attention"`);
   }
-  return types.map((type, i) => (type === "linear_attention" ? linearLayer(fields, backbone, i) : null));
+  return types.map((type, i) =>
+    type === "linear_attention" ? linearLayer(fieldsOfLayer(fields, numLayers, i), backbone, i) : null,
+  );
 }
 
 /** The fields of layer i: a `linear_*` value that is a list has one entry per layer. */
@@ -91,8 +93,10 @@ function fieldsOfLayer(fields: ConfigFields, numLayers: number, layer: number): 
   return new ConfigFields(values);
 }
 
-function linearLayer(all: ConfigFields, backbone: BackboneConfig, layer: number): LinearShape {
-  const fields = fieldsOfLayer(all, backbone.numLayers, layer);
+/** What the linear keys leave to the backbone. */
+type Surroundings = Pick<BackboneConfig, "hiddenSize" | "numHeads">;
+
+function linearLayer(fields: ConfigFields, backbone: Surroundings, layer: number): LinearShape {
   const variant: Variant = fields.oneOf("linear_attn_variant", VARIANTS);
   const numKeyHeads = fields.integer("linear_num_key_heads", HEADS);
   const shape: LinearShape = {
@@ -144,9 +148,6 @@ export function linearKeys(shape: LinearShape): Record<string, unknown> {
 }
 
 /** A linear shape from its `linear_*` keys alone, as pool.json holds them. @throws CheckpointError naming the key. */
-export function parseLinearShape(keys: JsonObject, backbone: BackboneConfig): LinearShape {
-  if (Object.values(keys).some(Array.isArray)) {
-    throw new CheckpointError(`Cannot use this pool: its shape is ${describe(keys)}, expected no lists`);
-  }
-  return linearLayer(new ConfigFields(keys), backbone, 0);
+export function parseLinearShape(keys: JsonObject, hiddenSize: number): LinearShape {
+  return linearLayer(new ConfigFields(keys), { hiddenSize, numHeads: 0 }, 0);
 }

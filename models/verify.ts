@@ -1,5 +1,6 @@
 // The check before loading: every expected tensor present with its exact shape and a known dtype, none left over. Passed
 // tensors are handed on under their canonical names and shapes. Runs before any kernel.
+import { printable } from "../src/checkpoint/hf_config.ts";
 import type { SafetensorsDType } from "../src/checkpoint/safetensors.ts";
 import { type Renamed, RenamedTensors, type TensorReader } from "../src/checkpoint/tensors.ts";
 import { CheckpointError } from "../src/errors.ts";
@@ -13,12 +14,10 @@ export interface NameRules {
   readonly canonical: (name: string) => string;
   /** Tensors that may be present and are not loaded. */
   readonly ignored: (canonical: string) => boolean;
-  /** Expected tensors that may be absent. */
-  readonly optional: (canonical: string) => boolean;
 }
 
 /** Names must be as expected. */
-export const EXACT_NAMES: NameRules = { canonical: (name) => name, ignored: () => false, optional: () => false };
+export const EXACT_NAMES: NameRules = { canonical: (name) => name, ignored: () => false };
 
 function sameShape(a: readonly number[], b: readonly number[]): boolean {
   return a.length === b.length && a.every((d, i) => d === b[i]);
@@ -31,7 +30,19 @@ function fits(stored: readonly number[], expected: readonly number[]): boolean {
 }
 
 function refuse(name: string, found: string, expected: string): never {
-  throw new CheckpointError(`Cannot load tensor "${name}": ${found}, expected ${expected}`);
+  throw new CheckpointError(`Cannot load tensor "${printable(name)}": ${found}, expected ${expected}`);
+}
+
+/** Canonical name -> stored name. @throws CheckpointError if two stored tensors are the same one. */
+function canonicalNames(reader: TensorReader, rules: NameRules): Map<string, string> {
+  const stored = new Map<string, string>();
+  for (const name of reader.names()) {
+    const canonical = rules.canonical(name);
+    const other = stored.get(canonical);
+    if (other !== undefined) refuse(name, `it is the same tensor as "${printable(other)}"`, "one of them");
+    stored.set(canonical, name);
+  }
+  return stored;
 }
 
 /**
@@ -43,20 +54,11 @@ export function verifyTensors(
   expected: readonly ParameterSpec[],
   rules: NameRules = EXACT_NAMES,
 ): TensorReader {
-  const stored = new Map<string, string>();
-  for (const name of reader.names()) {
-    const canonical = rules.canonical(name);
-    const other = stored.get(canonical);
-    if (other !== undefined) refuse(name, `it is the same tensor as "${other}"`, "one of them");
-    stored.set(canonical, name);
-  }
+  const stored = canonicalNames(reader, rules);
   const passed = new Map<string, Renamed>();
   for (const { name, shape } of expected) {
     const source = stored.get(name);
-    if (source === undefined) {
-      if (rules.optional(name)) continue;
-      refuse(name, "it is absent", `shape [${shape.join(", ")}]`);
-    }
+    if (source === undefined) refuse(name, "it is absent", `shape [${shape.join(", ")}]`);
     const found = reader.find(source)!;
     if (!fits(found.shape, shape)) refuse(source, `shape is [${found.shape.join(", ")}]`, `[${shape.join(", ")}]`);
     if (!FLOATS.includes(found.dtype)) refuse(source, `dtype is ${found.dtype}`, FLOATS.join(", "));

@@ -3,7 +3,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { CheckpointError } from "../errors.ts";
-import { describe, readJsonObject } from "./hf_config.ts";
+import { describe, printable, readJsonObject } from "./hf_config.ts";
 import { SafetensorsFile } from "./safetensors.ts";
 import type { StoredTensor, TensorReader } from "./tensors.ts";
 
@@ -74,7 +74,7 @@ function readWeightMap(path: string): Map<string, string> {
   }
   for (const [name, shard] of Object.entries(map)) {
     if (typeof shard !== "string" || !SHARD_NAME.test(shard)) {
-      const where = `weight_map["${name.slice(0, 100)}"] is ${describe(shard)}`;
+      const where = `weight_map["${printable(name)}"] is ${describe(shard)}`;
       throw new CheckpointError(`Cannot use "${path}": ${where}, expected the name of a .safetensors file beside it`);
     }
   }
@@ -100,14 +100,14 @@ function openShards(directory: string, files: SafetensorsFile[]): Map<string, Sa
       const listed = map.get(name);
       if (listed !== shard) {
         const said = listed === undefined ? "does not list it" : `places it in "${listed}"`;
-        throw new CheckpointError(`Cannot load tensor "${name}": "${shard}" holds it, but ${INDEX} ${said}`);
+        throw new CheckpointError(`Cannot load tensor "${printable(name)}": "${shard}" holds it, but ${INDEX} ${said}`);
       }
       owner.set(name, file);
     }
   }
   for (const [name, shard] of map) {
     if (!owner.has(name)) {
-      throw new CheckpointError(`Cannot load tensor "${name}": ${INDEX} places it in "${shard}", which lacks it`);
+      throw new CheckpointError(`Cannot load tensor "${printable(name)}": ${INDEX} places it in "${shard}", which lacks it`);
     }
   }
   return owner;

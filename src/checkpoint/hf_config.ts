@@ -49,7 +49,7 @@ export function readJsonObject(path: string): JsonObject {
   try {
     value = JSON.parse(text);
   } catch (cause) {
-    const reason = (cause as Error).message.split("\n")[0];
+    const reason = printable((cause as Error).message);
     throw new CheckpointError(`Cannot read "${path}": it is not JSON (${reason})`, { cause });
   }
   if (!isObject(value)) {
@@ -58,10 +58,16 @@ export function readJsonObject(path: string): JsonObject {
   return value;
 }
 
+/** Text from a file as an error line shows it: no control characters, cut to a readable length. */
+export function printable(text: string): string {
+  const plain = text.replace(/[\p{Cc}\p{Cf}\u2028\u2029]/gu, "?");
+  return plain.length > 120 ? `${plain.slice(0, 117)}...` : plain;
+}
+
 /** A value as an error line shows it: JSON, cut to a readable length. */
 export function describe(value: unknown): string {
   if (value === undefined) return "absent";
-  const text = JSON.stringify(value) ?? String(value);
+  const text = printable(JSON.stringify(value) ?? String(value));
   return text.length > 60 ? `${text.slice(0, 57)}...` : text;
 }
 

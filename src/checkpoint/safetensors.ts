@@ -3,6 +3,7 @@
 import { closeSync, fstatSync, fsyncSync, openSync, readSync, renameSync, rmSync, writeSync } from "node:fs";
 import { dirname } from "node:path";
 import { CheckpointError } from "../errors.ts";
+import { printable } from "./hf_config.ts";
 
 /** Element types of the format that can be read, with their size in bytes. */
 const elementBytes = { F32: 4, BF16: 2, F16: 2, F64: 8, I32: 4, I64: 8, U8: 1 } as const;
@@ -133,7 +134,7 @@ function readHeader(path: string, fd: number) {
     text = new TextDecoder("utf-8", { fatal: true }).decode(headerBytes);
     header = JSON.parse(text);
   } catch (cause) {
-    fail(`header is not JSON (${(cause as Error).message})`, cause);
+    fail(`header is not JSON (${printable((cause as Error).message)})`, cause);
   }
   if (typeof header !== "object" || header === null || Array.isArray(header)) fail("header is not a JSON object");
   const table = header as Record<string, unknown>;
@@ -155,7 +156,7 @@ function readMetadata(path: string, value: unknown): Record<string, string> {
 
 function readEntry(path: string, name: string, value: unknown, dataStart: number, fileBytes: number): TensorEntry {
   const fail = (reason: string): never => {
-    throw new CheckpointError(`Cannot read "${path}": tensor "${name}" ${reason}`);
+    throw new CheckpointError(`Cannot read "${path}": tensor "${printable(name)}" ${reason}`);
   };
   if (typeof value !== "object" || value === null) fail("is not described by an object");
   const { dtype, shape, data_offsets: offsets } = value as Record<string, unknown>;
@@ -192,7 +193,7 @@ function checkLayout(path: string, entries: TensorEntry[], dataStart: number, fi
   for (const entry of [...entries].sort((a, b) => a.begin - b.begin || a.end - b.end)) {
     if (entry.begin !== expected) {
       const what = entry.begin < expected ? "overlaps its neighbour" : "leaves a gap before it";
-      throw new CheckpointError(`Cannot read "${path}": tensor "${entry.name}" ${what}`);
+      throw new CheckpointError(`Cannot read "${path}": tensor "${printable(entry.name)}" ${what}`);
     }
     expected = entry.end;
   }

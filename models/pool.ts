@@ -1,0 +1,149 @@
+// A pool: one linear counterpart per layer of a backbone, all of one variant and shape. On disk a directory with pool.json
+// and linear.safetensors (tensors `linear.{i}.<name>`). Knows nothing of how the weights were trained.
+import { renameSync } from "node:fs";
+import { join } from "node:path";
+import { writeJson } from "../src/checkpoint/directory.ts";
+import { ConfigFields, type JsonObject, readJsonObject } from "../src/checkpoint/hf_config.ts";
+import { SafetensorsFile, writeSafetensors } from "../src/checkpoint/safetensors.ts";
+import type { StoredTensor, TensorReader } from "../src/checkpoint/tensors.ts";
+import { CheckpointError } from "../src/errors.ts";
+import type { Ops } from "../src/ops/ops.ts";
+import { createLinearMixer } from "./attention/create.ts";
+import type { LinearShape } from "./attention/mixer.ts";
+import { linearTensors } from "./attention/shape.ts";
+import { HIDDEN, LAYERS } from "./limits.ts";
+import type { LinearPool } from "./model.ts";
+import type { ParameterSpec } from "./parameters.ts";
+import { linearKeys, parseLinearShape } from "./parse_config.ts";
+import { verifyTensors } from "./verify.ts";
+import { type WeightDType, WeightLoader } from "./weights.ts";
+
+const DESCRIPTION = "pool.json";
+/** Tensors of a pool. */
+export const POOL_WEIGHTS = "linear.safetensors";
+const VERSION = 1;
+
+/** What pool.json says. */
+export interface PoolInfo {
+  readonly shape: LinearShape;
+  readonly numLayers: number;
+  /** Identity of the backbone, see identityOf(). */
+  readonly backbone: string;
+  /** Free for the maker: errors per layer, recipe, tokens. */
+  readonly details: JsonObject;
+}
+
+/** Tensors of all layers of a pool. */
+export function poolTensors({ shape, numLayers }: Pick<PoolInfo, "shape" | "numLayers">): ParameterSpec[] {
+  const layer = linearTensors(shape);
+  return Array.from({ length: numLayers }, (_, i) =>
+    layer.map((spec) => ({ ...spec, name: `linear.${i}.${spec.name}` })),
+  ).flat();
+}
+
+/**
+ * Writes a pool; `values` yields a tensor's values by its full name, one at a time.
+ * @throws CheckpointError if the disk refuses; an earlier pool there survives.
+ */
+export function savePool(directory: string, info: PoolInfo, values: (name: string) => Float32Array): void {
+  const tensors = poolTensors(info).map(({ name, shape }) => ({
+    name,
+    shape,
+    dtype: "F32" as const,
+    bytes: () => {
+      const array = values(name);
+      return new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
+    },
+  }));
+  writeSafetensors(join(directory, POOL_WEIGHTS), tensors, { backbone: info.backbone });
+  const description = {
+    format: "graft_pool",
+    version: VERSION,
+    backbone: info.backbone,
+    num_layers: info.numLayers,
+    hidden_size: info.shape.hiddenSize,
+    shape: linearKeys(info.shape),
+    details: info.details,
+  };
+  const temporary = join(directory, `${DESCRIPTION}.${process.pid}.tmp`);
+  writeJson(temporary, description);
+  renameSync(temporary, join(directory, DESCRIPTION));
+}
+
+/** @throws CheckpointError naming the field that cannot be used. */
+export function readPoolInfo(directory: string): PoolInfo {
+  const path = join(directory, DESCRIPTION);
+  const raw = readJsonObject(path);
+  if (raw.format !== "graft_pool" || raw.version !== VERSION || typeof raw.backbone !== "string") {
+    throw new CheckpointError(`Cannot use "${path}": it is no description of a pool (version ${VERSION})`);
+  }
+  try {
+    const fields = new ConfigFields(raw);
+    const hiddenSize = fields.integer("hidden_size", HIDDEN);
+    const shape = fields.object("shape") ?? fields.refuse("shape", "an object");
+    return {
+      shape: parseLinearShape(shape.values, hiddenSize),
+      numLayers: fields.integer("num_layers", LAYERS),
+      backbone: raw.backbone,
+      details: fields.object("details")?.values ?? {},
+    };
+  } catch (cause) {
+    if (!(cause instanceof CheckpointError)) throw cause;
+    throw new CheckpointError(cause.message.replace("config.json", `"${path}"`), { cause });
+  }
+}
+
+/** One safetensors file as a reader of tensors. */
+class FileTensors implements TensorReader {
+  readonly #file: SafetensorsFile;
+
+  constructor(file: SafetensorsFile) {
+    this.#file = file;
+  }
+
+  names(): Iterable<string> {
+    return this.#file.entries.keys();
+  }
+
+  find(name: string): StoredTensor | undefined {
+    return this.#file.entries.get(name);
+  }
+
+  readInto(name: string, offset: number, out: Uint8Array): void {
+    this.#file.readInto(name, offset, out);
+  }
+
+  float32(name: string): Float32Array {
+    return this.#file.float32(name);
+  }
+}
+
+/** Runs `use` with the description and the checked tensors of a pool; closes the file afterwards. */
+export function withPool<T>(directory: string, use: (info: PoolInfo, tensors: TensorReader) => T): T {
+  const info = readPoolInfo(directory);
+  const file = new SafetensorsFile(join(directory, POOL_WEIGHTS));
+  try {
+    return use(info, verifyTensors(new FileTensors(file), poolTensors(info)));
+  } finally {
+    file.close();
+  }
+}
+
+/** Loads every counterpart of a pool. @throws CheckpointError if the pool is not sound. */
+export function loadPool(ops: Ops, directory: string, options: { readonly dtype?: WeightDType } = {}): LinearPool {
+  return withPool(directory, ({ shape, numLayers, backbone }, tensors) => {
+    const weights = new WeightLoader(ops, tensors, options.dtype);
+    const mixers = Array.from({ length: numLayers }, (_, i) => createLinearMixer(weights.scope(`linear.${i}.`), shape));
+    const free = () => {
+      for (const mixer of mixers) mixer.free();
+    };
+    return { directory, variant: shape.variant, shape, mixers, backbone, free };
+  });
+}
+
+/** @throws CheckpointError unless the pool was made for the backbone. */
+export function requireSameBackbone(pool: { directory: string; backbone: string }, identity: string): void {
+  if (pool.backbone === identity) return;
+  const [found, wanted] = [pool.backbone.slice(0, 12), identity.slice(0, 12)];
+  throw new CheckpointError(`Cannot use pool "${pool.directory}": it was made for backbone ${found}, expected ${wanted}`);
+}
