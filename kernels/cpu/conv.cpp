@@ -1,0 +1,325 @@
+// Causal depthwise convolutions.
+//   short:    y[t,c] = act(bias[c] + sum_j w[c,j] u[t-W+1+j, c])         w[C, W], the last tap meets the current token
+//   dynamic:  y[t,c] = silu(sum_j kernels[t,c,j] u[t-W+1+j, c])          kernels[N, C, W]
+// u, y: [N, C]; conv state [W-1, C], oldest row first. W = 2..4 (checked). A task is a tile of channels of one sequence
+// (of all sequences where gradients sum over rows); lanes run along channels and every sum ascends in j.
+// Bytes: short reads and writes each element once; dynamic adds W times as many for the kernels.
+#include <algorithm>
+
+#include "recurrent_checks.h"
+#include "simd.h"
+#include "threads.h"
+
+using namespace graft;
+
+namespace {
+
+constexpr int kTile = 128;  // channels of a task
+
+int32_t check(const char* op, const int32_t* seq_start, int32_t S, int32_t N, int32_t C, int32_t W) {
+  GRAFT_TRY(check_ragged(op, seq_start, S, N));
+  GRAFT_CHECK(C >= 1, "%s: C is %d, expected at least 1", op, C);
+  GRAFT_CHECK(W >= 2 && W <= 4, "%s: W is %d, expected 2 to 4", op, W);
+  return GRAFT_OK;
+}
+
+int32_t check_state(const char* op, const float* conv_state, const int32_t* slots, int32_t S, int32_t C, int32_t W,
+                    uint64_t stride) {
+  if (conv_state == nullptr) return GRAFT_OK;
+  GRAFT_CHECK_POINTER(op, slots);
+  GRAFT_CHECK(stride >= static_cast<uint64_t>(W - 1) * C, "%s: state_stride is %llu floats, expected at least %d", op,
+              static_cast<unsigned long long>(stride), (W - 1) * C);
+  for (int32_t s = 0; s < S; s++)
+    GRAFT_CHECK(slots[s] >= 0, "%s: slot of sequence %d is %d, expected 0 or more", op, s, slots[s]);
+  return GRAFT_OK;
+}
+
+/// Lane tables of a [VL, W] matrix: element (i, j) of W vectors in a row lies in vector (W*i+j)/VL, lane (W*i+j)%VL.
+template <int W>
+struct Lanes {
+  int32_t gather[W][VL];   // [tap][channel] -> lane in its vector
+  int32_t scatter[W][VL];  // [vector][lane] -> channel
+  int32_t tap[W][VL];      // [vector][lane] -> tap
+  constexpr Lanes() : gather(), scatter(), tap() {
+    for (int e = 0; e < W * VL; e++) {
+      gather[e % W][e / W] = e % VL;
+      scatter[e / VL][e % VL] = e / W;
+      tap[e / VL][e % VL] = e % W;
+    }
+  }
+};
+template <int W>
+constexpr Lanes<W> lanes{};
+
+#if defined(__AVX512F__)
+inline vf permute(vf x, const int32_t* index) { return _mm512_permutexvar_ps(_mm512_loadu_si512(index), x); }
+inline vmask equal(const int32_t* values, int wanted) {
+  return _mm512_cmpeq_epi32_mask(_mm512_loadu_si512(values), _mm512_set1_epi32(wanted));
+}
+#else
+inline vf permute(vf x, const int32_t* index) {
+  return _mm256_permutevar8x32_ps(x, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(index)));
+}
+inline vmask equal(const int32_t* values, int wanted) {
+  return _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(values)),
+                                                _mm256_set1_epi32(wanted)));
+}
+#endif
+
+/// taps[j] = element j of `count` <= VL channels that lie [channel, W] in memory.
+template <int W>
+inline void load_taps(vf (&taps)[W], const float* from, int count) {
+  vf raw[W];
+  for (int v = 0; v < W; v++) {
+    const int left = W * count - v * VL;
+    raw[v] = left >= VL ? vload(from + v * VL) : left > 0 ? vload_n(from + v * VL, left) : vzero();
+  }
+  for (int j = 0; j < W; j++) {
+    // Channels ascend through the vectors: those of vector v start at channel ceil((v*VL - j) / W).
+    taps[j] = permute(raw[0], lanes<W>.gather[j]);
+    for (int v = 1; v < W; v++) {
+      const vmask earlier = vfirst((v * VL - j + W - 1) / W);
+      taps[j] = vselect(earlier, taps[j], permute(raw[v], lanes<W>.gather[j]));
+    }
+  }
+}
+
+template <int W>
+inline void store_taps(float* to, const vf (&taps)[W], int count) {
+  for (int v = 0; v < W; v++) {
+    const int left = W * count - v * VL;
+    if (left <= 0) break;
+    vf out = permute(taps[0], lanes<W>.scatter[v]);
+    for (int j = 1; j < W; j++)
+      out = vselect(equal(lanes<W>.tap[v], j), permute(taps[j], lanes<W>.scatter[v]), out);
+    vstore_n(to + v * VL, out, std::min(left, VL));
+  }
+}
+
+inline vf silu(vf x) { return vmul(x, vsigmoid(x)); }
+/// d silu / dx
+inline vf silu_slope(vf x) {
+  const vf sigmoid = vsigmoid(x);
+  return vmul(sigmoid, vfma(x, vsub(vset(1.f), sigmoid), vset(1.f)));
+}
+
+/// One sequence with its left context; rows -(W-1)..-1 come from the state or are zero.
+struct Window {
+  const float *u, *state;
+  int64_t C;
+  int W;
+  const float* row(int64_t t) const {
+    static const float zeros[kTile] = {};
+    if (t >= 0) return u + t * C;
+    return state != nullptr ? state + (t + W - 1) * C : zeros;
+  }
+  /// Row t at channel c; the zero row has kTile channels, hence the tile's first channel.
+  vf at(int64_t t, int64_t c, int64_t tile, int n) const {
+    return vload_n(t < 0 && state == nullptr ? row(t) + (c - tile) : row(t) + c, n);
+  }
+};
+
+/// The weights of a tile as vectors per tap.
+template <int W>
+struct Weights {
+  vf taps[kTile / VL][W], bias[kTile / VL];
+  Weights(const float* w, const float* b, int64_t tile, int channels) {
+    for (int c = 0; c < channels; c += VL) {
+      const int n = std::min(VL, channels - c);
+      load_taps<W>(taps[c / VL], w + (tile + c) * W, n);
+      bias[c / VL] = b != nullptr ? vload_n(b + tile + c, n) : vzero();
+    }
+  }
+};
+
+template <int W>
+inline vf weigh(const vf (&taps)[W], vf sum, const Window& window, int64_t t, int64_t c, int64_t tile, int n) {
+  for (int j = 0; j < W; j++) sum = vfma(taps[j], window.at(t - W + 1 + j, c, tile, n), sum);
+  return sum;
+}
+
+/// The last W-1 rows of [state, u] become the state; the source of a row never lies before it.
+void advance_state(float* state, const Window& window, int64_t T, int64_t tile, int channels) {
+  for (int64_t i = 0; i < window.W - 1; i++)
+    std::copy_n(window.row(T - (window.W - 1) + i) + tile, channels, state + i * window.C + tile);
+}
+
+struct Call {
+  float *y, *conv_state;
+  const float *u, *w, *bias;
+  const int32_t *slots, *seq_start;
+  int64_t C;
+  uint64_t stride;
+  bool activate;
+};
+
+struct Tile {
+  int64_t first;
+  int channels;
+};
+inline int64_t tiles(int64_t C) { return (C + kTile - 1) / kTile; }
+inline Tile tile_at(int64_t index, int64_t C) {
+  return {index * kTile, static_cast<int>(std::min<int64_t>(kTile, C - index * kTile))};
+}
+
+/// f(s, tile) for every sequence and tile of channels.
+template <class F>
+void each_tile(int32_t S, int64_t C, F&& f) {
+  parallel(S * tiles(C), [&](int64_t i) { f(i / tiles(C), tile_at(i % tiles(C), C)); });
+}
+
+template <int W, bool kDynamic>
+void forward(const Call& call, int64_t s, const Tile& tile) {
+  const int64_t first = call.seq_start[s], T = call.seq_start[s + 1] - first, C = call.C;
+  if (T == 0) return;
+  float* state = call.conv_state != nullptr ? call.conv_state + static_cast<uint64_t>(call.slots[s]) * call.stride : nullptr;
+  const Window window{call.u + first * C, state, C, W};
+  const auto rows = [&](auto&& before_activation) {
+    for (int64_t t = 0; t < T; t++)
+      for (int c = 0; c < tile.channels; c += VL) {
+        const int n = std::min(VL, tile.channels - c);
+        const vf x = before_activation(t, c, n);
+        vstore_n(call.y + (first + t) * C + tile.first + c, call.activate ? silu(x) : x, n);
+      }
+  };
+  if constexpr (kDynamic) {
+    rows([&](int64_t t, int c, int n) {
+      vf taps[W];
+      load_taps<W>(taps, call.w + ((first + t) * C + tile.first + c) * W, n);
+      return weigh<W>(taps, vzero(), window, t, tile.first + c, tile.first, n);
+    });
+  } else {
+    const Weights<W> weights(call.w, call.bias, tile.first, tile.channels);
+    rows([&](int64_t t, int c, int n) {
+      return weigh<W>(weights.taps[c / VL], weights.bias[c / VL], window, t, tile.first + c, tile.first, n);
+    });
+  }
+  if (state != nullptr) advance_state(state, window, T, tile.first, tile.channels);
+}
+
+struct Gradients {
+  float *du, *dw, *dbias;
+  const float* dy;
+};
+
+/// du[t] takes the last tap's share of row t, du[t-1] the share of the tap before it, and so on; rows ascend.
+template <int W>
+inline void spread(float* du, const vf (&taps)[W], vf gradient, int64_t t, int64_t C, int n) {
+  vstore_n(du, vmul(taps[W - 1], gradient), n);
+  for (int i = 1; i < W && i <= t; i++) {
+    float* to = du - i * C;
+    vstore_n(to, vfma(taps[W - 1 - i], gradient, vload_n(to, n)), n);
+  }
+}
+
+template <int W>
+void short_backward(const Call& call, const Gradients& grad, int32_t S, const Tile& tile) {
+  const int64_t C = call.C;
+  const Weights<W> weights(call.w, call.bias, tile.first, tile.channels);
+  vf tap_sums[kTile / VL][W], bias_sums[kTile / VL];
+  for (int v = 0; v < kTile / VL; v++) {
+    bias_sums[v] = vzero();
+    for (int j = 0; j < W; j++) tap_sums[v][j] = vzero();
+  }
+  for (int32_t s = 0; s < S; s++) {
+    const int64_t first = call.seq_start[s], T = call.seq_start[s + 1] - first;
+    const Window window{call.u + first * C, nullptr, C, W};
+    for (int64_t t = 0; t < T; t++)
+      for (int i = 0; i < tile.channels; i += VL) {
+        const int n = std::min(VL, tile.channels - i), v = i / VL;
+        const int64_t c = tile.first + i, at = (first + t) * C + c;
+        vf gradient = vload_n(grad.dy + at, n);
+        if (call.activate)
+          gradient = vmul(gradient, silu_slope(weigh<W>(weights.taps[v], weights.bias[v], window, t, c, tile.first, n)));
+        for (int j = 0; j < W; j++)
+          tap_sums[v][j] = vfma(gradient, window.at(t - W + 1 + j, c, tile.first, n), tap_sums[v][j]);
+        bias_sums[v] = vadd(bias_sums[v], gradient);
+        spread<W>(grad.du + at, weights.taps[v], gradient, t, C, n);
+      }
+  }
+  for (int i = 0; i < tile.channels; i += VL) {
+    const int n = std::min(VL, tile.channels - i), v = i / VL;
+    float *dw = grad.dw + (tile.first + i) * W, *dbias = grad.dbias != nullptr ? grad.dbias + tile.first + i : nullptr;
+    vf old[W];
+    load_taps<W>(old, dw, n);
+    for (int j = 0; j < W; j++) old[j] = vadd(old[j], tap_sums[v][j]);
+    store_taps<W>(dw, old, n);
+    if (dbias != nullptr) vstore_n(dbias, vadd(vload_n(dbias, n), bias_sums[v]), n);
+  }
+}
+
+template <int W>
+void dynamic_backward(const Call& call, const Gradients& grad, int64_t s, const Tile& tile) {
+  const int64_t first = call.seq_start[s], T = call.seq_start[s + 1] - first, C = call.C;
+  const Window window{call.u + first * C, nullptr, C, W};
+  for (int64_t t = 0; t < T; t++)
+    for (int i = 0; i < tile.channels; i += VL) {
+      const int n = std::min(VL, tile.channels - i);
+      const int64_t c = tile.first + i, at = (first + t) * C + c;
+      vf taps[W], products[W];
+      load_taps<W>(taps, call.w + at * W, n);
+      const vf slope = silu_slope(weigh<W>(taps, vzero(), window, t, c, tile.first, n));
+      const vf gradient = vmul(vload_n(grad.dy + at, n), slope);
+      for (int j = 0; j < W; j++) products[j] = vmul(gradient, window.at(t - W + 1 + j, c, tile.first, n));
+      store_taps<W>(grad.dw + at * W, products, n);
+      spread<W>(grad.du + at, taps, gradient, t, C, n);
+    }
+}
+
+/// f with the number of taps as a compile-time constant.
+template <class F>
+void with_taps(int32_t W, F&& f) {
+  if (W == 2) return f(std::integral_constant<int, 2>{});
+  if (W == 3) return f(std::integral_constant<int, 3>{});
+  f(std::integral_constant<int, 4>{});
+}
+
+}  // namespace
+
+extern "C" int32_t graft_short_conv(float* y, float* conv_state, const float* u, const float* w, const float* bias,
+                                    const int32_t* slots, const int32_t* seq_start, int32_t S, int32_t N, int32_t C,
+                                    int32_t W, uint64_t state_stride, int32_t silu) {
+  GRAFT_TRY(check("short_conv", seq_start, S, N, C, W));
+  GRAFT_TRY(check_state("short_conv", conv_state, slots, S, C, W, state_stride));
+  const Call call{y, conv_state, u, w, bias, slots, seq_start, C, state_stride, silu != 0};
+  with_taps(W, [&](auto taps) {
+    each_tile(S, C, [&](int64_t s, const Tile& tile) { forward<taps(), false>(call, s, tile); });
+  });
+  return GRAFT_OK;
+}
+
+extern "C" int32_t graft_short_conv_backward(float* du, float* dw, float* dbias, const float* dy, const float* u,
+                                             const float* w, const float* bias, const int32_t* seq_start, int32_t S,
+                                             int32_t N, int32_t C, int32_t W, int32_t silu) {
+  GRAFT_TRY(check("short_conv_backward", seq_start, S, N, C, W));
+  const Call call{nullptr, nullptr, u, w, bias, nullptr, seq_start, C, 0, silu != 0};
+  const Gradients grad{du, dw, dbias, dy};
+  with_taps(W, [&](auto taps) {
+    parallel(tiles(C), [&](int64_t i) { short_backward<taps()>(call, grad, S, tile_at(i, C)); });
+  });
+  return GRAFT_OK;
+}
+
+extern "C" int32_t graft_dynamic_conv(float* y, float* conv_state, const float* u, const float* kernels,
+                                      const int32_t* slots, const int32_t* seq_start, int32_t S, int32_t N, int32_t C,
+                                      int32_t W, uint64_t state_stride) {
+  GRAFT_TRY(check("dynamic_conv", seq_start, S, N, C, W));
+  GRAFT_TRY(check_state("dynamic_conv", conv_state, slots, S, C, W, state_stride));
+  const Call call{y, conv_state, u, kernels, nullptr, slots, seq_start, C, state_stride, true};
+  with_taps(W, [&](auto taps) {
+    each_tile(S, C, [&](int64_t s, const Tile& tile) { forward<taps(), true>(call, s, tile); });
+  });
+  return GRAFT_OK;
+}
+
+extern "C" int32_t graft_dynamic_conv_backward(float* du, float* dkernels, const float* dy, const float* u,
+                                               const float* kernels, const int32_t* seq_start, int32_t S, int32_t N,
+                                               int32_t C, int32_t W) {
+  GRAFT_TRY(check("dynamic_conv_backward", seq_start, S, N, C, W));
+  const Call call{nullptr, nullptr, u, kernels, nullptr, nullptr, seq_start, C, 0, true};
+  const Gradients grad{du, dkernels, nullptr, dy};
+  with_taps(W, [&](auto taps) {
+    each_tile(S, C, [&](int64_t s, const Tile& tile) { dynamic_backward<taps()>(call, grad, s, tile); });
+  });
+  return GRAFT_OK;
+}
