@@ -1,0 +1,191 @@
+// Blockwise local distillation from start to pool: resume or begin, train with one pass of the parent per batch, measure on
+// held-out text, checkpoint, write the pools. Knows neither texts nor the command line.
+import { createHash } from "node:crypto";
+import { existsSync, mkdirSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import type { Variant } from "../../models/attention/mixer.ts";
+import type { LoadedModel } from "../../models/model.ts";
+import { numRows, type RowSet } from "../data/rows.ts";
+import type { Ops } from "../ops/ops.ts";
+import { removeCheckpoints } from "../train/checkpoint.ts";
+import { noProgress, type Progress } from "../train/progress.ts";
+import { Conversion } from "./conversion.ts";
+import { finishedPool, type Mark, type PoolSummary, writePool } from "./pool_files.ts";
+import type { Recipe } from "./recipe.ts";
+
+export interface ConvertOptions {
+  readonly ops: Ops;
+  readonly model: LoadedModel;
+  readonly recipe: Recipe;
+  readonly training: RowSet;
+  /** null: nothing is measured. */
+  readonly heldout: RowSet | null;
+  /** Where checkpoints lie while the conversion runs. */
+  readonly folder: string;
+  /** Folder of each variant's pool. */
+  readonly poolFolder: (variant: Variant) => string;
+  /** Seconds between checkpoints (default 60). */
+  readonly checkpointSeconds?: number;
+  /** Forgets an earlier run in the same folders. */
+  readonly restart?: boolean;
+  readonly progress?: Progress;
+}
+
+export interface ConvertResult {
+  readonly pools: readonly PoolSummary[];
+  /** Steps that an earlier process had done; equal to all of them where the pools were complete already. */
+  readonly resumedSteps: number;
+  readonly seconds: number;
+  readonly tokensPerSecond: number;
+  readonly scratchBytes: number;
+  readonly studentBytes: number;
+}
+
+/** The run was told to stop; its state is saved. */
+export class ConvertCancelled extends Error {
+  override name = "ConvertCancelled";
+}
+
+/** Shares of the budget after which the error is measured on held-out text. */
+const MARKS = [0, 1 / 8, 1 / 4, 1 / 2, 3 / 4];
+const REPORT_SECONDS = 0.5;
+
+/** State saved beside the tensors. */
+interface Saved {
+  history: Mark[];
+  seconds: number;
+}
+
+/**
+ * Trains and writes the pools. Killed at any point and started again it ends with the same bytes in the same files.
+ * @throws ConvertCancelled when told to stop; CheckpointError where the folders hold a run with other settings
+ */
+export async function convert(options: ConvertOptions): Promise<ConvertResult> {
+  const { ops, model, recipe, training, folder, poolFolder } = options;
+  const settings = { ...recipe, backbone: model.identity, rows: fingerprint(training) };
+  if (recipe.steps > 0 && numRows(training) === 0) throw new RangeError("Cannot convert: there is no training text");
+  mkdirSync(folder, { recursive: true });
+  if (options.restart === true) forget(options);
+  const finished = recipe.variants.map((variant) => finishedPool(poolFolder(variant), settings));
+  if (finished.every((pool) => pool !== null)) return finishedResult(finished, recipe);
+  const conversion = new Conversion(ops, model, recipe, training);
+  try {
+    const restored = conversion.restore(folder, settings);
+    const saved: Saved = restored === null ? { history: [], seconds: 0 } : (restored as unknown as Saved);
+    if (restored === null) conversion.calibrate();
+    const resumedSteps = conversion.step;
+    const trained = await train(conversion, options, settings, saved);
+    const pools = recipe.variants.map((variant, i) =>
+      writePool(poolFolder(variant), conversion.studentsOf(variant), model, {
+        tokens: tokensOf(recipe, recipe.steps),
+        seconds: Math.round(trained.seconds * 10) / 10,
+        history: markOf(trained.history, i),
+        recipe: settings,
+      }),
+    );
+    removeCheckpoints(folder);
+    const { scratch, students } = conversion.memoryBytes();
+    const tokens = (recipe.steps - resumedSteps) * recipe.rowsPerStep * recipe.rowLength;
+    return {
+      pools,
+      resumedSteps,
+      seconds: trained.seconds,
+      tokensPerSecond: trained.stepSeconds > 0 ? tokens / trained.stepSeconds : 0,
+      scratchBytes: scratch,
+      studentBytes: students,
+    };
+  } finally {
+    conversion.free();
+  }
+}
+
+interface Trained extends Saved {
+  /** Seconds of this process spent on steps alone. */
+  readonly stepSeconds: number;
+}
+
+async function train(
+  conversion: Conversion,
+  options: ConvertOptions,
+  settings: Readonly<Record<string, unknown>>,
+  saved: Saved,
+): Promise<Trained> {
+  const { recipe, folder } = options;
+  const progress = options.progress ?? noProgress;
+  const marks = new Set(MARKS.map((share) => Math.round(share * recipe.steps)).filter((step) => step < recipe.steps));
+  const { history } = saved;
+  const startSeconds = saved.seconds;
+  const start = performance.now();
+  const elapsed = () => startSeconds + (performance.now() - start) / 1000;
+  let stepSeconds = 0;
+  let nextReport = 0;
+  let nextSave = performance.now() + 1000 * (options.checkpointSeconds ?? 60);
+  const measure = () => {
+    if (options.heldout === null || history.some((mark) => mark.step === conversion.step)) return;
+    const mark = {
+      step: conversion.step,
+      tokens: tokensOf(recipe, conversion.step),
+      unexplained: conversion.measure(options.heldout),
+    };
+    history.push(mark);
+    progress.event("measured", { tokens: mark.tokens, unexplained: mark.unexplained });
+  };
+  const save = () => conversion.save(folder, settings, { history, seconds: elapsed() });
+  while (conversion.step < recipe.steps) {
+    if (marks.has(conversion.step)) measure();
+    const before = performance.now();
+    conversion.trainStep();
+    stepSeconds += (performance.now() - before) / 1000;
+    const now = performance.now();
+    if (now >= nextReport || conversion.step === recipe.steps) {
+      const data = { error: conversion.lastError() };
+      progress.progress(tokensOf(recipe, conversion.step), tokensOf(recipe, recipe.steps), "tokens", data);
+      nextReport = now + 1000 * REPORT_SECONDS;
+      await new Promise<void>((resolve) => setImmediate(resolve));
+      if (progress.cancelled()) {
+        save();
+        throw new ConvertCancelled("Conversion cancelled");
+      }
+    }
+    if (now >= nextSave && conversion.step < recipe.steps) {
+      save();
+      nextSave = performance.now() + 1000 * (options.checkpointSeconds ?? 60);
+    }
+  }
+  measure();
+  return { history, seconds: elapsed(), stepSeconds };
+}
+
+function tokensOf(recipe: Recipe, steps: number): number {
+  return steps * recipe.rowsPerStep * recipe.rowLength;
+}
+
+/** One variant's part of the history. */
+function markOf(history: readonly Mark[], variant: number): { tokens: number; unexplained: number[] }[] {
+  return history.map(({ tokens, unexplained }) => ({
+    tokens,
+    unexplained: unexplained.map((layer) => layer[variant]!),
+  }));
+}
+
+/** sha256 over the rows that are trained on. */
+function fingerprint(rows: RowSet): string {
+  const hash = createHash("sha256");
+  for (const part of [rows.starts, rows.ids])
+    hash.update(new Uint8Array(part.buffer, part.byteOffset, part.byteLength));
+  return hash.digest("hex");
+}
+
+function forget({ recipe, folder, poolFolder }: ConvertOptions): void {
+  removeCheckpoints(folder);
+  for (const variant of recipe.variants) {
+    for (const name of ["pool.json", "linear.safetensors"]) {
+      const path = join(poolFolder(variant), name);
+      if (existsSync(path)) rmSync(path);
+    }
+  }
+}
+
+function finishedResult(pools: readonly PoolSummary[], recipe: Recipe): ConvertResult {
+  return { pools, resumedSteps: recipe.steps, seconds: 0, tokensPerSecond: 0, scratchBytes: 0, studentBytes: 0 };
+}
