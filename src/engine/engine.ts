@@ -135,6 +135,11 @@ export class Engine {
     return this.#parts.registry.pools();
   }
 
+  /** What addPool() was given; whoever loaded them frees them, after close(). */
+  get loadedPools(): LinearPool[] {
+    return this.#parts.registry.loadedPools;
+  }
+
   stats(): EngineStats {
     const { scheduler, kvBytesPerToken, registry } = this.#parts;
     const { pages, states, limits } = scheduler;

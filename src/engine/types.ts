@@ -1,6 +1,7 @@
 // The records that cross the engine's border: requests, results, hybrids, counters, and the two faces of the engine
 // (Engine in its own thread, EngineClient from another). Token ids only: no text, no HTTP, no tensors.
 import type { Variant } from "../../models/attention/mixer.ts";
+import type { Isa } from "../ops/library.ts";
 
 export type { Variant };
 
@@ -185,6 +186,10 @@ export interface EngineWorkerOptions extends EngineOptions {
   weightDtype?: "f32" | "bf16";
   /** Kernel threads; 0 or absent = all cores. */
   threads?: number;
+  /** Instruction set of the kernels; absent or "auto" = the best this processor has. */
+  isa?: Isa | "auto";
+  /** Where to write the embedded kernel libraries when the temporary folder does not allow execution. */
+  extractTo?: string;
   /** Pool directories to load at the start. */
   pools?: readonly string[];
 }

@@ -1,0 +1,208 @@
+// The engine seen from another thread: starts the worker, turns its messages into streams and promises, watches its beat.
+// Makes no native call, so the thread that answers HTTP can hold it.
+import { KernelError } from "../errors.ts";
+import { workerUrl } from "../text/worker_url.ts";
+import { type CallName, type Calls, type FromEngine, fromWire, type ToEngine } from "./protocol.ts";
+import { TokenStream } from "./token_stream.ts";
+import type {
+  EngineClient,
+  EngineInfo,
+  EngineStats,
+  EngineWorkerOptions,
+  GenerateRequest,
+  HybridInfo,
+  HybridSpec,
+  PoolInfo,
+  ScoreRequest,
+  ScoreResult,
+  TokenEvent,
+} from "./types.ts";
+
+/** How often the beat is looked at; the age it gives is off by at most this. */
+const WATCH_MS = 250;
+const CLOSE_MS = 5000;
+
+interface PendingCall {
+  readonly resolve: (value: unknown) => void;
+  readonly reject: (error: Error) => void;
+}
+
+/** Starts an engine in its own thread and waits until its model is loaded. @throws RequestError, CheckpointError, KernelError */
+export async function startEngine(options: EngineWorkerOptions): Promise<EngineClient> {
+  const worker = new Worker(workerUrl(import.meta.url, "worker.ts", "engine/worker.ts"));
+  const beat = new SharedArrayBuffer(4);
+  const info = await new Promise<EngineInfo>((resolve, reject) => {
+    worker.onmessage = ({ data }: MessageEvent<FromEngine>) => {
+      if (data.kind === "ready") resolve(data.info);
+      if (data.kind === "error") reject(fromWire(data.error));
+    };
+    worker.onerror = (event) => reject(new KernelError(`Cannot start the engine: ${event.message}`));
+    worker.postMessage({ kind: "start", options, beat } satisfies ToEngine);
+  }).catch((error) => {
+    worker.terminate();
+    throw error;
+  });
+  return new WorkerEngineClient(worker, info, new Int32Array(beat));
+}
+
+class WorkerEngineClient implements EngineClient {
+  readonly info: EngineInfo;
+  readonly #worker: Worker;
+  readonly #beat: Int32Array;
+  readonly #watch: ReturnType<typeof setInterval>;
+  readonly #streams = new Map<number, TokenStream>();
+  readonly #calls = new Map<number, PendingCall>();
+  #nextId = 1;
+  #lastBeat = -1;
+  #lastBeatAt = 0;
+  #stopped: Error | null = null;
+  #onClosed: (() => void) | null = null;
+
+  constructor(worker: Worker, info: EngineInfo, beat: Int32Array) {
+    this.#worker = worker;
+    this.info = info;
+    this.#beat = beat;
+    this.#look();
+    this.#watch = setInterval(() => this.#look(), WATCH_MS);
+    this.#watch.unref();
+    worker.onmessage = ({ data }: MessageEvent<FromEngine>) => this.#receive(data);
+    worker.onerror = (event) => this.#stop(new KernelError(`The engine has stopped: ${event.message}`));
+    worker.addEventListener("close", () => this.#stop(new KernelError("The engine has stopped")));
+  }
+
+  generate(request: GenerateRequest, signal?: AbortSignal): AsyncIterable<TokenEvent> {
+    return { [Symbol.asyncIterator]: () => this.#open(request, signal) };
+  }
+
+  score(requests: readonly ScoreRequest[], signal?: AbortSignal): Promise<ScoreResult[]> {
+    return this.#call("score", requests, signal);
+  }
+
+  registerHybrid(spec: HybridSpec): Promise<HybridInfo> {
+    return this.#call("registerHybrid", spec);
+  }
+
+  removeHybrid(name: string): Promise<boolean> {
+    return this.#call("removeHybrid", name);
+  }
+
+  hybrids(): Promise<HybridInfo[]> {
+    return this.#call("hybrids", null);
+  }
+
+  loadPool(directory: string): Promise<PoolInfo> {
+    return this.#call("loadPool", directory);
+  }
+
+  pools(): Promise<PoolInfo[]> {
+    return this.#call("pools", null);
+  }
+
+  stats(): Promise<EngineStats> {
+    return this.#call("stats", null);
+  }
+
+  get heartbeatAgeMs(): number {
+    if (this.#stopped !== null) return Number.POSITIVE_INFINITY;
+    this.#look();
+    return performance.now() - this.#lastBeatAt;
+  }
+
+  get alive(): boolean {
+    return this.#stopped === null;
+  }
+
+  async close(): Promise<void> {
+    if (this.#stopped !== null) return;
+    const closed = new Promise<void>((resolve) => {
+      this.#onClosed = resolve;
+      setTimeout(resolve, CLOSE_MS).unref();
+    });
+    this.#post({ kind: "close" });
+    await closed;
+    this.#stop(new KernelError("The engine has been closed"));
+    this.#worker.terminate();
+  }
+
+  #open(request: GenerateRequest, signal: AbortSignal | undefined): TokenStream {
+    const id = this.#nextId++;
+    const stream = new TokenStream(() => this.#post({ kind: "cancel", id }));
+    if (this.#stopped !== null) {
+      stream.fail(this.#stopped);
+      return stream;
+    }
+    this.#streams.set(id, stream);
+    this.#post({ kind: "generate", id, request });
+    if (signal?.aborted) stream.abort();
+    else signal?.addEventListener("abort", () => stream.abort(), { once: true });
+    return stream;
+  }
+
+  #call<N extends CallName>(
+    name: N,
+    argument: Calls[N]["argument"],
+    signal?: AbortSignal,
+  ): Promise<Calls[N]["result"]> {
+    if (this.#stopped !== null) return Promise.reject(this.#stopped);
+    const id = this.#nextId++;
+    return new Promise((resolve, reject) => {
+      this.#calls.set(id, { resolve: resolve as (value: unknown) => void, reject });
+      this.#post({ kind: "call", id, name, argument } as ToEngine);
+      const abort = () => {
+        if (!this.#calls.delete(id)) return;
+        this.#post({ kind: "cancel", id });
+        reject(signal?.reason instanceof Error ? signal.reason : new Error("Aborted"));
+      };
+      if (signal?.aborted) abort();
+      else signal?.addEventListener("abort", abort, { once: true });
+    });
+  }
+
+  #receive(message: FromEngine): void {
+    if (message.kind === "events") {
+      for (const { id, event } of message.events) {
+        this.#streams.get(id)?.push(event);
+        if (event.finishReason !== null) this.#streams.delete(id);
+      }
+    } else if (message.kind === "value") {
+      this.#calls.get(message.id)?.resolve(message.value);
+      this.#calls.delete(message.id);
+    } else if (message.kind === "closed") {
+      this.#onClosed?.();
+    } else if (message.kind === "error") {
+      const error = fromWire(message.error);
+      if (message.id === null) this.#stop(error);
+      else this.#fail(message.id, error);
+    }
+  }
+
+  #fail(id: number, error: Error): void {
+    this.#streams.get(id)?.fail(error);
+    this.#streams.delete(id);
+    this.#calls.get(id)?.reject(error);
+    this.#calls.delete(id);
+  }
+
+  #post(message: ToEngine): void {
+    if (this.#stopped === null) this.#worker.postMessage(message);
+  }
+
+  /** The thread is gone: everything under way fails with the reason. */
+  #stop(reason: Error): void {
+    if (this.#stopped !== null) return;
+    this.#stopped = reason;
+    clearInterval(this.#watch);
+    this.#onClosed?.();
+    for (const stream of this.#streams.values()) stream.fail(reason);
+    for (const call of this.#calls.values()) call.reject(reason);
+    this.#streams.clear();
+    this.#calls.clear();
+  }
+
+  #look(): void {
+    const beat = Atomics.load(this.#beat, 0);
+    if (beat === this.#lastBeat) return;
+    this.#lastBeat = beat;
+    this.#lastBeatAt = performance.now();
+  }
+}

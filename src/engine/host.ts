@@ -1,0 +1,205 @@
+// Drives an engine from messages: steps while there is work, reads messages between steps, reports what came of them.
+// Knows the protocol, not the thread it runs in.
+import type { LinearPool } from "../../models/model.ts";
+import type { Engine, StepResult } from "./engine.ts";
+import { type CallMessage, type FromEngine, type ToEngine, toWire } from "./protocol.ts";
+import type { PoolInfo, ScoreRequest, ScoreResult } from "./types.ts";
+
+export interface HostParts {
+  readonly engine: Engine;
+  readonly post: (message: FromEngine) => void;
+  readonly loadPool: (directory: string) => LinearPool;
+  /** Shows that the thread is alive; called every step. */
+  readonly beat: () => void;
+}
+
+/** A list of score requests on its way through the engine, a few at a time. */
+interface ScoreJob {
+  readonly id: number;
+  readonly requests: readonly ScoreRequest[];
+  readonly results: ScoreResult[];
+  next: number;
+  numDone: number;
+}
+
+export class EngineHost {
+  readonly #parts: HostParts;
+  /** Client's id by engine's id, and back, of generations. */
+  readonly #streams = new Map<number, number>();
+  readonly #engineIds = new Map<number, number>();
+  readonly #jobs = new Map<number, ScoreJob>();
+  /** Which job, and which of its requests, an engine's id scores. */
+  readonly #scoring = new Map<number, { job: ScoreJob; index: number }>();
+  #wake: (() => void) | null = null;
+  #closed = false;
+
+  constructor(parts: HostParts) {
+    this.#parts = parts;
+  }
+
+  /** Takes one message; never throws: a fault goes to the client as an error. */
+  handle(message: Exclude<ToEngine, { kind: "start" }>): void {
+    if (message.kind === "close") this.#closed = true;
+    else if (message.kind === "cancel") this.#cancel(message.id);
+    else {
+      this.#guarded(message.id, () => {
+        if (message.kind === "call") this.#call(message);
+        else this.#generate(message);
+      });
+    }
+    this.#wake?.();
+  }
+
+  /** Steps until closed. Between steps control goes back to the event loop, so that messages get in. */
+  async run(): Promise<void> {
+    const { engine, beat } = this.#parts;
+    while (!this.#closed) {
+      beat();
+      this.#feed();
+      if (engine.hasWork) {
+        this.#report(engine.step());
+        await new Promise((resolve) => setImmediate(resolve));
+      } else {
+        await new Promise<void>((resolve) => {
+          this.#wake = resolve;
+        });
+        this.#wake = null;
+      }
+    }
+    for (const id of [...this.#engineIds.keys()]) this.#cancel(id);
+    engine.close();
+  }
+
+  #guarded(id: number, body: () => void): void {
+    try {
+      body();
+    } catch (error) {
+      this.#parts.post({ kind: "error", id, error: toWire(error) });
+    }
+  }
+
+  #generate({ id, request }: Extract<ToEngine, { kind: "generate" }>): void {
+    const engineId = this.#parts.engine.add(request);
+    this.#streams.set(engineId, id);
+    this.#engineIds.set(id, engineId);
+  }
+
+  #cancel(id: number): void {
+    const { engine, post } = this.#parts;
+    const engineId = this.#engineIds.get(id);
+    if (engineId !== undefined) {
+      this.#forget(engineId);
+      const event = engine.cancel(engineId);
+      if (event !== null) post({ kind: "events", events: [{ id, event }] });
+      return;
+    }
+    const job = this.#jobs.get(id);
+    if (job !== undefined) this.#endJob(job);
+  }
+
+  #call(message: CallMessage): void {
+    const { id, name, argument } = message;
+    if (name === "score") this.#addJob(id, argument);
+    else this.#parts.post({ kind: "value", id, value: this.#answer(message) });
+  }
+
+  #answer(message: Exclude<CallMessage, { name: "score" }>): unknown {
+    const { engine, loadPool } = this.#parts;
+    switch (message.name) {
+      case "registerHybrid":
+        return engine.registerHybrid(message.argument);
+      case "removeHybrid":
+        return engine.removeHybrid(message.argument);
+      case "hybrids":
+        return engine.hybrids();
+      case "loadPool":
+        return this.#addPool(loadPool(message.argument));
+      case "pools":
+        return engine.pools();
+      case "stats":
+        return engine.stats();
+    }
+  }
+
+  #addPool(pool: LinearPool): PoolInfo {
+    try {
+      return this.#parts.engine.addPool(pool);
+    } catch (error) {
+      pool.free();
+      throw error;
+    }
+  }
+
+  #addJob(id: number, requests: readonly ScoreRequest[]): void {
+    const job = { id, requests, results: new Array(requests.length), next: 0, numDone: 0 };
+    if (requests.length > 0) this.#jobs.set(id, job);
+    else this.#parts.post({ kind: "value", id, value: [] });
+  }
+
+  /** Keeps at most a batch's worth of score sequences in the engine, so that generations never queue behind a long list. */
+  #feed(): void {
+    const { engine } = this.#parts;
+    for (const job of this.#jobs.values()) {
+      while (job.next < job.requests.length) {
+        if (this.#scoring.size >= engine.info.maxSequences || !engine.hasRoom) return;
+        const index = job.next++;
+        try {
+          this.#scoring.set(engine.addScore(job.requests[index]!), { job, index });
+        } catch (error) {
+          this.#failJob(job, error);
+          break;
+        }
+      }
+    }
+  }
+
+  #report({ events, scores, failed }: StepResult): void {
+    const { post } = this.#parts;
+    if (events.length > 0) {
+      const named = events.map(({ id, event }) => ({ id: this.#streams.get(id)!, event }));
+      for (const { id, event } of events) if (event.finishReason !== null) this.#forget(id);
+      post({ kind: "events", events: named });
+    }
+    for (const { id, result } of scores) this.#scored(id, result);
+    for (const { id, error } of failed) {
+      const scoring = this.#scoring.get(id);
+      if (scoring !== undefined) {
+        this.#failJob(scoring.job, error);
+        continue;
+      }
+      const stream = this.#streams.get(id);
+      this.#forget(id);
+      if (stream !== undefined) post({ kind: "error", id: stream, error: toWire(error) });
+    }
+  }
+
+  #scored(engineId: number, result: ScoreResult): void {
+    const { job, index } = this.#scoring.get(engineId)!;
+    this.#scoring.delete(engineId);
+    job.results[index] = result;
+    if (++job.numDone < job.requests.length) return;
+    this.#jobs.delete(job.id);
+    this.#parts.post({ kind: "value", id: job.id, value: job.results });
+  }
+
+  #failJob(job: ScoreJob, error: unknown): void {
+    if (!this.#jobs.has(job.id)) return;
+    this.#endJob(job);
+    this.#parts.post({ kind: "error", id: job.id, error: toWire(error) });
+  }
+
+  #endJob(job: ScoreJob): void {
+    this.#jobs.delete(job.id);
+    for (const [engineId, scoring] of [...this.#scoring]) {
+      if (scoring.job !== job) continue;
+      this.#scoring.delete(engineId);
+      this.#parts.engine.cancel(engineId);
+    }
+  }
+
+  #forget(engineId: number): void {
+    const id = this.#streams.get(engineId);
+    this.#streams.delete(engineId);
+    if (id !== undefined) this.#engineIds.delete(id);
+  }
+}

@@ -1,0 +1,47 @@
+// Opens kernels, model and pools and makes an engine of them: for the engine's worker, and for jobs in their own process.
+import { loadModel } from "../../models/load.ts";
+import type { LoadedModel } from "../../models/model.ts";
+import { loadPool } from "../../models/pool.ts";
+import { Ops } from "../ops/ops.ts";
+import { createEngine } from "./create.ts";
+import type { Engine } from "./engine.ts";
+import type { EngineWorkerOptions } from "./types.ts";
+
+/** An engine with what it stands on. */
+export interface OpenedEngine {
+  readonly engine: Engine;
+  readonly ops: Ops;
+  readonly model: LoadedModel;
+  /** Loads a pool directory for this engine's model; not yet added to it. @throws CheckpointError */
+  readonly loadPool: (directory: string) => ReturnType<typeof loadPool>;
+  /** Frees engine, pools and model. */
+  readonly close: () => void;
+}
+
+/** @throws RequestError, CheckpointError, KernelError */
+export async function openEngine(options: EngineWorkerOptions): Promise<OpenedEngine> {
+  const { modelDir, weightDtype, threads, isa, extractTo, maxContext, pools = [] } = options;
+  const ops = await Ops.load(defined({ threads, isa, extractTo }));
+  const dtype = defined({ dtype: weightDtype });
+  const model = loadModel(ops, modelDir, { ...dtype, ...defined({ maxContext }) });
+  const engine = createEngine(ops, model, options);
+  const load = (directory: string) => loadPool(ops, directory, dtype);
+  const close = () => {
+    const loaded = engine.loadedPools;
+    engine.close();
+    for (const pool of loaded) pool.free();
+    model.free();
+  };
+  try {
+    for (const directory of pools) engine.addPool(load(directory));
+  } catch (error) {
+    close();
+    throw error;
+  }
+  return { engine, ops, model, loadPool: load, close };
+}
+
+/** The settings that are given: an absent one leaves the default to whom it concerns. */
+function defined<T extends object>(settings: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
+  return Object.fromEntries(Object.entries(settings).filter(([, value]) => value !== undefined)) as never;
+}

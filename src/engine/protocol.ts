@@ -1,0 +1,73 @@
+// The messages between EngineClient and the engine's thread. Plain data that survives structured cloning.
+import { CapacityError, CheckpointError, KernelError, RequestError } from "../errors.ts";
+import type {
+  EngineInfo,
+  EngineStats,
+  EngineWorkerOptions,
+  GenerateRequest,
+  HybridInfo,
+  HybridSpec,
+  PoolInfo,
+  ScoreRequest,
+  ScoreResult,
+  TokenEvent,
+} from "./types.ts";
+
+/** What can be asked of the engine beside generating: argument and result of each call. */
+export interface Calls {
+  score: { argument: readonly ScoreRequest[]; result: ScoreResult[] };
+  registerHybrid: { argument: HybridSpec; result: HybridInfo };
+  removeHybrid: { argument: string; result: boolean };
+  hybrids: { argument: null; result: HybridInfo[] };
+  loadPool: { argument: string; result: PoolInfo };
+  pools: { argument: null; result: PoolInfo[] };
+  stats: { argument: null; result: EngineStats };
+}
+
+export type CallName = keyof Calls;
+
+/** One call with the argument that belongs to its name. */
+export type CallMessage = {
+  [N in CallName]: {
+    readonly kind: "call";
+    readonly id: number;
+    readonly name: N;
+    readonly argument: Calls[N]["argument"];
+  };
+}[CallName];
+
+/** Ids are the client's choice and never reused. */
+export type ToEngine =
+  | { readonly kind: "start"; readonly options: EngineWorkerOptions; readonly beat: SharedArrayBuffer }
+  | { readonly kind: "generate"; readonly id: number; readonly request: GenerateRequest }
+  | { readonly kind: "cancel"; readonly id: number }
+  | CallMessage
+  | { readonly kind: "close" };
+
+export type FromEngine =
+  | { readonly kind: "ready"; readonly info: EngineInfo }
+  | { readonly kind: "events"; readonly events: readonly { readonly id: number; readonly event: TokenEvent }[] }
+  | { readonly kind: "value"; readonly id: number; readonly value: unknown }
+  /** id null: the engine could not start. */
+  | { readonly kind: "error"; readonly id: number | null; readonly error: WireError }
+  | { readonly kind: "closed" };
+
+export interface WireError {
+  readonly name: string;
+  readonly code: string;
+  readonly message: string;
+}
+
+export function toWire(error: unknown): WireError {
+  if (!(error instanceof Error)) return { name: "Error", code: "", message: String(error) };
+  const code = "code" in error && typeof error.code === "string" ? error.code : "";
+  return { name: error.name, code, message: error.message };
+}
+
+export function fromWire({ name, code, message }: WireError): Error {
+  if (name === "RequestError") return new RequestError(code, message);
+  if (name === "CapacityError") return new CapacityError(message);
+  if (name === "CheckpointError") return new CheckpointError(message);
+  if (name === "KernelError") return new KernelError(message);
+  return Object.assign(new Error(message), { name });
+}

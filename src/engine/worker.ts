@@ -1,0 +1,37 @@
+// The engine's own thread: an entry point by itself. The first message starts it; everything else is host.ts.
+import { EngineHost } from "./host.ts";
+import { openEngine } from "./load.ts";
+import { type FromEngine, type ToEngine, toWire } from "./protocol.ts";
+
+declare const self: {
+  onmessage: ((event: MessageEvent<ToEngine>) => void) | null;
+  postMessage(message: FromEngine): void;
+};
+
+/** How often an idle engine shows that it is alive. */
+const BEAT_MS = 500;
+
+let host: EngineHost | null = null;
+
+self.onmessage = ({ data }) => {
+  if (data.kind === "start") void start(data);
+  else host?.handle(data);
+};
+
+async function start({ options, beat }: Extract<ToEngine, { kind: "start" }>): Promise<void> {
+  const post = (message: FromEngine) => self.postMessage(message);
+  try {
+    const opened = await openEngine(options);
+    const counter = new Int32Array(beat);
+    const show = () => void Atomics.add(counter, 0, 1);
+    const timer = setInterval(show, BEAT_MS);
+    host = new EngineHost({ engine: opened.engine, post, loadPool: opened.loadPool, beat: show });
+    post({ kind: "ready", info: opened.engine.info });
+    await host.run();
+    clearInterval(timer);
+    opened.close();
+    post({ kind: "closed" });
+  } catch (error) {
+    post({ kind: "error", id: null, error: toWire(error) });
+  }
+}
