@@ -1,0 +1,304 @@
+// A server context over a fake engine and a real store in a temporary folder, and a tokenizer of single bytes.
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type {
+  EngineClient,
+  EngineStats,
+  GenerateRequest,
+  HybridInfo,
+  HybridSpec,
+  PoolInfo,
+  TokenEvent,
+} from "../../src/engine/types.ts";
+import { CapacityError, RequestError } from "../../src/errors.ts";
+import { ChangeWatcher } from "../../src/jobs/change_watcher.ts";
+import { JobSupervisor, type SupervisorOptions } from "../../src/jobs/supervisor.ts";
+import { createMetrics } from "../../src/metrics/metrics.ts";
+import { createApp } from "../../src/server/app.ts";
+import type { ServerContext } from "../../src/server/context.ts";
+import { LOOPBACK_HOSTS } from "../../src/server/guards.ts";
+import { HybridRegistry } from "../../src/server/hybrid_registry.ts";
+import { Lifecycle } from "../../src/server/lifecycle.ts";
+import type { ModelText } from "../../src/server/model_text.ts";
+import { Store } from "../../src/store/database.ts";
+import { ChatTemplate } from "../../src/text/chat_template.ts";
+import { Tokenizer } from "../../src/text/tokenizer.ts";
+
+export const EOS = 256;
+export const NUM_LAYERS = 4;
+
+/** A tokenizer whose ids are bytes, with <eos> = 256. */
+export function byteTokenizer(): Tokenizer {
+  const vocab: Record<string, number> = {};
+  let next = 256;
+  for (let byte = 0; byte < 256; byte++) {
+    const printable = (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
+    vocab[String.fromCodePoint(printable ? byte : next++)] = byte;
+  }
+  const byteLevel = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: false };
+  const definition = {
+    added_tokens: [{ id: EOS, content: "<eos>", special: true, normalized: false }],
+    normalizer: null,
+    pre_tokenizer: byteLevel,
+    post_processor: null,
+    decoder: byteLevel,
+    model: { type: "BPE", vocab, merges: [], unk_token: null },
+  };
+  return new Tokenizer({ definition, config: { eos_token: "<eos>" } });
+}
+
+/** Answers with scripted ids, one event each; says what was asked and what was cancelled. */
+export class FakeEngine implements EngineClient {
+  readonly info = {
+    vocabSize: 257,
+    maxContext: 64,
+    numLayers: NUM_LAYERS,
+    layerTypes: Array.from({ length: NUM_LAYERS }, () => "full_attention" as const),
+    maxBatchTokens: 512,
+    maxSequences: 4,
+    maxWaiting: 8,
+    pageSize: 32,
+  };
+  /** What is generated before the end token; by default the prompt backwards. */
+  reply: (request: GenerateRequest) => number[] = (request) => [...request.promptIds].reverse();
+  /** Tokens after which generation waits for release() or a cancel. */
+  holdAfter = Number.POSITIVE_INFINITY;
+  full = false;
+  alive = true;
+  heartbeatAgeMs = 10;
+  readonly requests: GenerateRequest[] = [];
+  cancelled = 0;
+  active = 0;
+  readonly registered = new Map<string, HybridSpec>();
+  readonly loadedPools: string[] = [];
+  #release: (() => void)[] = [];
+
+  release(): void {
+    this.holdAfter = Number.POSITIVE_INFINITY;
+    for (const wake of this.#release.splice(0)) wake();
+  }
+
+  async *generate(request: GenerateRequest, signal?: AbortSignal): AsyncGenerator<TokenEvent> {
+    if (this.full) throw new CapacityError("The engine's queue is full: 8 requests wait, try again later");
+    this.requests.push(request);
+    this.active++;
+    let ended = false;
+    try {
+      const ids = [...this.reply(request), EOS];
+      const stopAt = ids.findIndex((id) => request.stopIds?.includes(id) === true);
+      for (const [i, id] of ids.entries()) {
+        if (i >= this.holdAfter) await this.#wait(signal);
+        const usage = { promptTokens: request.promptIds.length, completionTokens: i + 1, cachedTokens: 0 };
+        if (signal?.aborted === true) {
+          yield { tokenIds: [], finishReason: "cancelled", usage };
+          return;
+        }
+        const reason = i === stopAt ? "stop" : i + 1 === request.maxTokens || i + 1 === ids.length ? "length" : null;
+        ended = reason !== null;
+        yield { tokenIds: [id], finishReason: reason, usage, ...logprobsOf(request, id) };
+        if (reason !== null) return;
+      }
+    } finally {
+      this.active--;
+      if (!ended) this.cancelled++;
+    }
+  }
+
+  #wait(signal?: AbortSignal): Promise<void> {
+    if (signal?.aborted === true) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.#release.push(resolve);
+      signal?.addEventListener("abort", () => resolve(), { once: true });
+    });
+  }
+
+  async score(): Promise<never> {
+    throw new RequestError("unsupported", "The fake engine does not score");
+  }
+
+  async registerHybrid(spec: HybridSpec): Promise<HybridInfo> {
+    const missing = spec.layers.find(
+      (layer) => layer !== null && !this.loadedPools.some((pool) => pool.includes(layer)),
+    );
+    if (missing) throw new RequestError("no_pool", `There is no loaded pool of variant "${missing}"`);
+    this.registered.set(spec.name, spec);
+    return this.#info(spec);
+  }
+
+  async removeHybrid(name: string): Promise<boolean> {
+    return this.registered.delete(name);
+  }
+
+  async hybrids(): Promise<HybridInfo[]> {
+    const base = { name: "base", layers: this.info.layerTypes.map(() => null) };
+    return [base, ...this.registered.values()].map((spec) => this.#info(spec));
+  }
+
+  #info(spec: HybridSpec): HybridInfo {
+    const numLinear = spec.layers.filter((layer) => layer !== null).length;
+    return { name: spec.name, layers: spec.layers, numLinear, kvBytesPerToken: 64 * (4 - numLinear), stateBytes: 0 };
+  }
+
+  async loadPool(directory: string): Promise<PoolInfo> {
+    this.loadedPools.push(directory);
+    return { id: directory, variant: "gla", directory, numLayers: NUM_LAYERS };
+  }
+
+  async pools(): Promise<PoolInfo[]> {
+    return [];
+  }
+
+  async stats(): Promise<EngineStats> {
+    return {
+      running: this.active,
+      waiting: 0,
+      steps: 7,
+      preemptions: 0,
+      promptTokens: 11,
+      generatedTokens: 13,
+      scoredTokens: 0,
+      finished: { stop: 2, length: 1, cancelled: 0, score: 0 },
+      kvBytesUsed: 50,
+      kvBytesTotal: 100,
+      stateBytesUsed: 0,
+      stateBytesTotal: 0,
+      weightBytes: 1000,
+      stepSeconds: 0.5,
+      lastStepSeconds: 0.01,
+      lastStepPrefillTokens: 0,
+      lastStepDecodeTokens: 1,
+    };
+  }
+
+  async close(): Promise<void> {
+    this.alive = false;
+  }
+}
+
+function logprobsOf(request: GenerateRequest, id: number): Pick<TokenEvent, "logprobs" | "topLogprobs"> {
+  if (request.logprobs === undefined) return {};
+  const top = Array.from({ length: request.logprobs }, (_, i) => ({ id: (id + i) % 256, logprob: -0.5 - i }));
+  return { logprobs: [-0.5], ...(request.logprobs > 0 ? { topLogprobs: [top] } : {}) };
+}
+
+/** Everything a route test needs; dispose() removes the folder. */
+export interface TestServer {
+  readonly app: ReturnType<typeof createApp>;
+  readonly context: ServerContext;
+  readonly engine: FakeEngine;
+  readonly store: Store;
+  readonly logged: string[];
+  get(path: string, headers?: Record<string, string>): Promise<Response>;
+  send(method: string, path: string, body: unknown, headers?: Record<string, string>): Promise<Response>;
+  dispose(): Promise<void>;
+}
+
+export interface TestServerOptions {
+  readonly apiKey?: string;
+  readonly withoutTokenizer?: boolean;
+  readonly maxBodyBytes?: number;
+  readonly jobs?: Partial<SupervisorOptions>;
+  readonly aliases?: Record<string, string>;
+}
+
+/** A server for the backbone "tiny" with a pool of "gla" counterparts. */
+export async function testServer(options: TestServerOptions = {}): Promise<TestServer> {
+  const folder = mkdtempSync(join(tmpdir(), "graft-server-"));
+  const store = Store.open(folder);
+  store.models.put({ name: "tiny", path: folder, architecture: null, numLayers: NUM_LAYERS, fingerprint: null });
+  store.pools.put({ backbone: "tiny", variant: "gla", path: join(folder, "pools", "gla"), recipe: {} });
+  const engine = new FakeEngine();
+  const changes = new ChangeWatcher(store);
+  const hybrids = new HybridRegistry(engine, store, "tiny", options.aliases ?? {});
+  const jobs = new JobSupervisor(store, {
+    command: () => [process.execPath, "-e", "setInterval(() => {}, 1000)"],
+    graceMs: 200,
+    onChange: () => {
+      changes.notify();
+      void hybrids.sync();
+    },
+    ...options.jobs,
+  });
+  const tokenizer = options.withoutTokenizer === true ? null : byteTokenizer();
+  const none = {
+    bosId: null,
+    doSample: null,
+    temperature: null,
+    topP: null,
+    topK: null,
+    minP: null,
+    maxNewTokens: null,
+  };
+  const text: ModelText = {
+    tokenizer,
+    template: tokenizer === null ? null : new ChatTemplate({}),
+    defaults: { eosIds: [EOS], ...none },
+    stopIds: [EOS],
+  };
+  const logged: string[] = [];
+  const context: ServerContext = {
+    engine,
+    text,
+    store,
+    jobs,
+    changes,
+    hybrids,
+    metrics: createMetrics(engine, store, "tiny"),
+    lifecycle: new Lifecycle(),
+    guards: {
+      apiKey: options.apiKey ?? null,
+      allowedHosts: LOOPBACK_HOSTS,
+      maxBodyBytes: options.maxBodyBytes ?? 1 << 20,
+    },
+    log: (line) => logged.push(line),
+  };
+  await hybrids.sync();
+  const app = createApp(context, "0.0.0");
+  const handle = (request: Request) => app.handle(request);
+  return {
+    app,
+    context,
+    engine,
+    store,
+    logged,
+    get: (path, headers = {}) => handle(new Request(`http://localhost${path}`, { headers })),
+    send: (method, path, body, headers = {}) =>
+      handle(
+        new Request(`http://localhost${path}`, {
+          method,
+          headers: { "content-type": "application/json", ...headers },
+          body: typeof body === "string" ? body : JSON.stringify(body),
+        }),
+      ),
+    async dispose() {
+      await jobs.stop();
+      changes.close();
+      store.close();
+      rmSync(folder, { recursive: true, force: true });
+    },
+  };
+}
+
+/** The JSON of a response, typed by the reader. */
+export async function json<T = Record<string, unknown>>(response: Response): Promise<T> {
+  return (await response.json()) as T;
+}
+
+export interface ErrorJson {
+  readonly error: {
+    readonly message: string;
+    readonly type: string;
+    readonly param: string | null;
+    readonly code: string;
+  };
+}
+
+/** The data lines of a server-sent event stream. */
+export async function sseData(response: Response): Promise<string[]> {
+  const text = await response.text();
+  return text
+    .split("\n\n")
+    .filter((block) => block.startsWith("data: "))
+    .map((block) => block.slice("data: ".length));
+}
