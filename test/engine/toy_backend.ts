@@ -1,0 +1,174 @@
+// A stand-in for a model: the next token is a hash of (hybrid, whole token history), and that history is read back from
+// the very pages and state slots the scheduler gave out. A stale, crossed or leaked place shows as a wrong token at once.
+import type { TokenMixer, Variant } from "../../models/attention/mixer.ts";
+import type { LinearPool } from "../../models/model.ts";
+import type { Backend, Batch, Chunk, ChunkOutput } from "../../src/engine/batch.ts";
+import { Engine } from "../../src/engine/engine.ts";
+import type { Hybrid } from "../../src/engine/hybrid.ts";
+import { HybridRegistry } from "../../src/engine/hybrid_registry.ts";
+import { Scheduler } from "../../src/engine/scheduler.ts";
+import type { Sequence } from "../../src/engine/sequence.ts";
+
+export const TOY_VOCAB = 97;
+
+/** One round of a 32-bit mix. */
+export function mix(a: number, b: number): number {
+  let h = Math.imul(a ^ b, 0x9e3779b1) ^ 0x85ebca6b;
+  h = Math.imul(h ^ (h >>> 15), 0x2c1b3c6d);
+  return (h ^ (h >>> 13)) | 0;
+}
+
+const KINDS = ["full_attention", "gla", "gdn", "jet"] as const;
+
+function salt(hybrid: Hybrid, layer: number): number {
+  return mix(layer + 1, KINDS.indexOf(hybrid.mixers[layer]!.kind) + 1);
+}
+
+/** A mixer that only says what it is and what state it needs. */
+export function toyMixer(kind: (typeof KINDS)[number], recurrentFloats: number, convFloats: number): TokenMixer {
+  const full = kind === "full_attention";
+  return {
+    kind,
+    forward: () => {
+      throw new Error("A toy mixer computes nothing");
+    },
+    stateSpec: () => ({
+      kvBytesPerToken: full ? { f32: 8, bf16: 4 } : { f32: 0, bf16: 0 },
+      recurrentFloats: full ? 0 : recurrentFloats,
+      convFloats: full ? 0 : convFloats,
+    }),
+    weightBytes: () => 0,
+    free: () => {},
+  };
+}
+
+export function toyPool(variant: Variant, numLayers: number, floats: number): LinearPool {
+  const mixers = Array.from({ length: numLayers }, () => toyMixer(variant, floats, variant === "gla" ? 0 : 7));
+  return { directory: `toy-${variant}`, variant, shape: null as never, mixers, backbone: "toy", free: () => {} };
+}
+
+/** The token that follows a history, computed without any engine. */
+export function expectedToken(hybrid: Hybrid, tokens: readonly number[], seed: number, choice: number): number {
+  let all = 0;
+  for (let layer = 0; layer < hybrid.mixers.length; layer++) {
+    let h = salt(hybrid, layer);
+    for (const token of tokens) h = mix(h, token);
+    all = mix(all, h);
+  }
+  return draw(all, seed, choice, tokens.length);
+}
+
+function draw(all: number, seed: number, choice: number, position: number): number {
+  return (mix(mix(mix(all, seed), choice), position) >>> 0) % TOY_VOCAB;
+}
+
+export interface ToyLimits {
+  pageSize: number;
+  numPages: number;
+  numStateFloats: number;
+  maxBatchTokens: number;
+  maxSequences: number;
+  maxWaiting: number;
+  maxContext: number;
+}
+
+export class ToyBackend implements Backend {
+  readonly #pageSize: number;
+  /** Cells of the cache: token + 1 under a mark of the layer, 0 = never written. */
+  readonly #cache: Int32Array;
+  readonly #states: Int32Array;
+  /** Throws at the step of this number, counted from 1. */
+  failAt = 0;
+  #steps = 0;
+
+  constructor(limits: ToyLimits) {
+    this.#pageSize = limits.pageSize;
+    this.#cache = new Int32Array(limits.numPages * limits.pageSize);
+    this.#states = new Int32Array(limits.numStateFloats);
+  }
+
+  run(batch: Batch): ChunkOutput[] {
+    if (++this.#steps === this.failAt) throw new Error("The toy backend fails here");
+    const seen = new Set<Sequence>();
+    return batch.chunks.map((chunk) => {
+      if (seen.has(chunk.sequence)) throw new Error("A sequence stands twice in one batch");
+      seen.add(chunk.sequence);
+      return this.#chunk(chunk);
+    });
+  }
+
+  #chunk({ sequence, start, count, numOutputs }: Chunk): ChunkOutput {
+    const { hybrid, sampling, score } = sequence;
+    const hashes = new Int32Array(count);
+    for (let layer = 0; layer < hybrid.mixers.length; layer++) {
+      const own = this.#layer(sequence, layer, start, count);
+      for (let i = 0; i < count; i++) hashes[i] = mix(hashes[i]!, own[i]!);
+    }
+    if (numOutputs === 0) return null;
+    const next = Array.from(hashes.subarray(count - numOutputs), (all, i) =>
+      draw(all, sampling.seed, sampling.choice, start + count - numOutputs + i + 1),
+    );
+    if (score === null) return { id: next[0]!, logprob: -next[0]!, top: [] };
+    return { logprobs: Float32Array.from(next, (id) => -id), argmax: Int32Array.from(next) };
+  }
+
+  /** Hash of the history up to each token of the chunk, as this layer's memory has it. */
+  #layer(sequence: Sequence, layer: number, start: number, count: number): Int32Array {
+    const { hybrid, tokens } = sequence;
+    const ordinal = hybrid.kvOrdinal[layer]!;
+    if (ordinal < 0) return this.#linear(sequence, layer, start, count);
+    const cell = (p: number) => {
+      const page = sequence.pages[Math.floor(p / this.#pageSize) * hybrid.numFull + ordinal]!;
+      return page * this.#pageSize + (p % this.#pageSize);
+    };
+    const mark = salt(hybrid, layer);
+    for (let p = start; p < start + count; p++) this.#cache[cell(p)] = mark ^ (tokens[p]! + 1);
+    const out = new Int32Array(count);
+    let h = mark;
+    for (let p = 0; p < start + count; p++) {
+      h = mix(h, (this.#cache[cell(p)]! ^ mark) - 1);
+      if (p >= start) out[p - start] = h;
+    }
+    return out;
+  }
+
+  /** The whole slot is filled with one value that depends on position and history, so that any overlap spoils it. */
+  #linear(sequence: Sequence, layer: number, start: number, count: number): Int32Array {
+    const { hybrid, tokens } = sequence;
+    const ordinal = hybrid.stateOrdinal[layer]!;
+    const { floats } = hybrid.slots[ordinal]!;
+    const from = sequence.stateSlots[ordinal]! * floats;
+    const slot = this.#states.subarray(from, from + floats);
+    if (slot.length !== floats) throw new Error("A state slot leaves the pool");
+    let h = salt(hybrid, layer);
+    if (start > 0) {
+      h = slot[0]! ^ start;
+      if (!slot.every((value) => value === slot[0])) h = mix(h, 1);
+    }
+    const out = new Int32Array(count);
+    for (let i = 0; i < count; i++) {
+      h = mix(h, tokens[start + i]!);
+      out[i] = h;
+    }
+    slot.fill(h ^ (start + count));
+    return out;
+  }
+}
+
+export interface Toy {
+  readonly engine: Engine;
+  readonly scheduler: Scheduler;
+  readonly registry: HybridRegistry;
+  readonly backend: ToyBackend;
+}
+
+/** An engine over the toy backend: `kinds` are the checkpoint's own layers. */
+export function toyEngine(kinds: readonly (typeof KINDS)[number][], limits: ToyLimits): Toy {
+  const own = kinds.map((kind) => toyMixer(kind, 20, 5));
+  const registry = new HybridRegistry(own, "toy", limits.numStateFloats);
+  const scheduler = new Scheduler(limits);
+  const backend = new ToyBackend(limits);
+  const info = { ...limits, vocabSize: TOY_VOCAB, numLayers: kinds.length, layerTypes: kinds };
+  const parts = { info, scheduler, backend, registry, kvBytesPerToken: 8, weightBytes: () => 0, close: () => {} };
+  return { engine: new Engine(parts), scheduler, registry, backend };
+}
