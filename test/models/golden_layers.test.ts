@@ -2,6 +2,7 @@
 // continued from its state as a chunk and token by token, and the states themselves.
 import { describe, expect, test } from "bun:test";
 import type { TokenMixer, TrainableMixer, Variant } from "../../models/attention/mixer.ts";
+import type { SavedFull } from "../../models/attention/train_full.ts";
 import { createRows } from "../../models/train_layers.ts";
 import type { Ops } from "../../src/ops/ops.ts";
 import { Arena } from "../../src/tensor/arena.ts";
@@ -49,6 +50,11 @@ function training(ops: Ops, golden: Golden, mixer: TrainableMixer, forward: numb
   const dx = ops.empty([B * T, C]);
   const saved = mixer.forward(ctx, x, rows);
   compare(ops.toFloat32(saved.y), golden, "output.hidden_states", forward);
+  if (golden.has("state.k_cache")) {
+    const { k, v } = saved as SavedFull;
+    compare(ops.toFloat32(k), golden, "state.k_cache", forward);
+    compare(ops.toFloat32(v), golden, "state.v_cache", forward);
+  }
   mixer.backward(ctx, dy, saved, dx);
   compare(ops.toFloat32(dx), golden, "grad.input.hidden_states", grads);
   for (const name of mixer.params.names()) compare(mixer.params.readGrad(name), golden, `grad.param.${name}`, grads);

@@ -1,7 +1,7 @@
 // Runs a loaded model synchronously: whole prompts, chunks, single tokens, several sequences at once. What the engine does,
 // without scheduling.
 import type { Context, TokenMixer } from "../../models/attention/mixer.ts";
-import type { Backbone } from "../../models/model.ts";
+import type { Backbone, LayerCapture } from "../../models/model.ts";
 import type { Ops } from "../../src/ops/ops.ts";
 import { Arena } from "../../src/tensor/arena.ts";
 import { createBatch, freeBatch, type HostOptions, MixerHost } from "./run_mixer.ts";
@@ -30,8 +30,8 @@ export class ModelRun {
     this.#positions = new Array<number>(options.sequences).fill(0);
   }
 
-  /** Logits of every fed row, in order. */
-  forward(feeds: readonly Feed[]): Float32Array[] {
+  /** Logits of every fed row, in order; `onLayer` sees the token mixer's input and output of each layer. */
+  forward(feeds: readonly Feed[], onLayer: LayerCapture = () => {}): Float32Array[] {
     const { ops, arena } = this.#ctx;
     const { hiddenSize: C, vocabSize: V } = this.#backbone.config;
     const segments = feeds.map(({ sequence, ids }) => {
@@ -48,6 +48,7 @@ export class ModelRun {
       this.#hosts.forEach((host, i) => {
         this.#backbone.inputNorm(this.#ctx, i, x, n);
         host.forward(n, y, batch);
+        onLayer(i, n, y);
         ops.add(x, x, y);
         this.#backbone.mlpBlock(this.#ctx, i, x);
       });
