@@ -31,7 +31,6 @@ const COUNTERS: readonly (readonly [string, string, Reader])[] = [
   ["graft_generation_tokens_total", "Tokens generated", (s) => s.generatedTokens],
   ["graft_scored_tokens_total", "Tokens scored for evaluation", (s) => s.scoredTokens],
   ["graft_step_seconds_total", "Time spent in steps", (s) => s.stepSeconds],
-  ["graft_step_host_seconds_total", "Part of the step time outside kernels", (s) => s.hostSeconds],
 ];
 
 /** Registers the family and answers the function that refreshes it. */

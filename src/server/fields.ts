@@ -29,8 +29,17 @@ const NAME_EXPECTED = "letters, digits, '.', '_' and '-', starting with a letter
 
 export const VARIANTS = ["gla", "gdn", "jet"] as const;
 
+/** One of some words. (`t.UnionEnum` would fill in the first of them.) */
+export function oneOf<const T extends string>(words: readonly T[]) {
+  const schema = t.Union(
+    words.map((word) => t.Literal(word)),
+    { expected: words.join(", ") },
+  );
+  return t.Unsafe<T>(schema);
+}
+
 /** One of the linear attention variants. */
-export const variant = t.UnionEnum(VARIANTS, { expected: VARIANTS.join(", ") });
+export const variant = oneOf(VARIANTS);
 
 /** A field that is understood and makes no difference here. */
 export const ignored = t.Optional(t.Unknown({ description: "Accepted and ignored" }));

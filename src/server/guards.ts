@@ -73,6 +73,8 @@ function bodyTooLarge(limit: number): HttpError {
  */
 export async function readBody(request: Request, contentType: string, maxBytes: number): Promise<unknown> {
   const bytes = await readBytes(request, maxBytes);
+  // Nothing sent is "no body", which only routes without one accept.
+  if (bytes.byteLength === 0) return null;
   let text: string;
   try {
     text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);

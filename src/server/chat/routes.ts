@@ -23,7 +23,7 @@ export function chatRoutes(context: ServerContext) {
       const stream = { on: body.stream === true, usage: body.stream_options?.include_usage === true };
       return answer(context, request, plan, stream, chatShape(context, body));
     },
-    { body: chatBody, detail: { tags: ["openai"], summary: "Answer a conversation" } },
+    { parse: "json", body: chatBody, detail: { tags: ["openai"], summary: "Answer a conversation" } },
   );
 }
 

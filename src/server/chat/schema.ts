@@ -1,7 +1,7 @@
 // The body of POST /v1/chat/completions.
 
 import { type Static, t } from "elysia";
-import { ignored, integer } from "../fields.ts";
+import { ignored, integer, oneOf } from "../fields.ts";
 import { type NeutralValues, SHARED_NEUTRAL, samplingFields } from "../sampling_schema.ts";
 
 const MAX_MESSAGES = 4096;
@@ -14,9 +14,7 @@ const part = t.Object(
 
 const message = t.Object(
   {
-    role: t.UnionEnum(["system", "developer", "user", "assistant", "tool", "function"], {
-      expected: "system, developer, user, assistant or tool",
-    }),
+    role: oneOf(["system", "developer", "user", "assistant", "tool", "function"]),
     content: t.Union([t.String(), t.Array(part, { minItems: 1, maxItems: MAX_PARTS })], {
       expected: `a text or a list of at most ${MAX_PARTS} parts of type "text"`,
     }),

@@ -22,7 +22,7 @@ export function completionRoutes(context: ServerContext) {
       const stream = { on: body.stream === true, usage: body.stream_options?.include_usage === true };
       return answer(context, request, plan, stream, completionShape(context, body, prompts));
     },
-    { body: completionBody, detail: { tags: ["openai"], summary: "Continue a text" } },
+    { parse: "json", body: completionBody, detail: { tags: ["openai"], summary: "Continue a text" } },
   );
 }
 

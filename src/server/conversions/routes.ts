@@ -31,7 +31,7 @@ export function conversionRoutes(context: ServerContext) {
         set.headers.location = `/v1/conversions/${job.id}`;
         return view(job.id);
       },
-      { body: conversionBody },
+      { parse: "json", body: conversionBody },
     )
     .get("/:id", ({ params }) => view(existingJob(context, KIND, params.id).id))
     .get("/:id/events", ({ params, request }) =>
@@ -43,13 +43,13 @@ export function conversionRoutes(context: ServerContext) {
     });
 }
 
-function dataFile(path: string, at: number): string {
+/** The absolute form of a file or folder, with its slice: `stories.json[100:]`. */
+function dataFile(given: string, at: number): string {
+  const [, path = given, slice = ""] = /^(.*?)(\[[^\]]*\])?$/s.exec(given) ?? [];
   const found = path.includes("\0") ? undefined : statSync(resolve(path), { throwIfNoEntry: false });
-  if (found?.isFile() === true) return resolve(path);
-  throw invalidField(
-    `data[${at}]`,
-    `Invalid "data[${at}]": there is no file ${JSON.stringify(path.slice(0, 200))} on this machine`,
-  );
+  if (found !== undefined) return resolve(path) + slice;
+  const shown = JSON.stringify(path.slice(0, 200));
+  throw invalidField(`data[${at}]`, `Invalid "data[${at}]": there is no file ${shown} on the server's machine`);
 }
 
 function conversionArguments(backbone: string, body: ConversionBody, files: readonly string[]): string[] {

@@ -27,7 +27,7 @@ export function hybridRoutes(context: ServerContext) {
         set.status = 201;
         return find(context, name);
       },
-      { body: newHybridBody },
+      { parse: "json", body: newHybridBody },
     )
     .put(
       "/default",
@@ -38,7 +38,7 @@ export function hybridRoutes(context: ServerContext) {
         store.transaction(() => store.hybrids.setDefault(backbone, target));
         return { object: "list", backbone, data: await list(context) };
       },
-      { body: defaultBody },
+      { parse: "json", body: defaultBody },
     )
     .get("/:name", ({ params }) => find(context, decodeURIComponent(params.name)))
     .delete("/:name", async ({ params }) => {

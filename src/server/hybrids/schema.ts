@@ -1,7 +1,7 @@
 // Bodies of the hybrid routes.
 
 import { t } from "elysia";
-import { integer, name, text, VARIANTS, variant } from "../fields.ts";
+import { integer, name, oneOf, text, VARIANTS, variant } from "../fields.ts";
 
 const MAX_LAYERS = 4096;
 
@@ -10,21 +10,18 @@ export const newHybridBody = t.Object(
   {
     name: name("The hybrid is then served as backbone:name"),
     layers: t.Optional(
-      t.Array(
-        t.UnionEnum(["full_attention", "full", ...VARIANTS], { expected: `full_attention, ${VARIANTS.join(", ")}` }),
-        {
-          minItems: 1,
-          maxItems: MAX_LAYERS,
-          description: "One entry per layer",
-        },
-      ),
+      t.Array(oneOf(["full_attention", "full", ...VARIANTS]), {
+        minItems: 1,
+        maxItems: MAX_LAYERS,
+        description: "One entry per layer",
+      }),
     ),
     replace: t.Optional(
       t.Array(integer(0, MAX_LAYERS - 1), { maxItems: MAX_LAYERS, description: "Layers to replace" }),
     ),
     variant: t.Optional(variant),
     search: t.Optional(text(128, "Id of a search to take the hybrid from")),
-    pick: t.Optional(t.UnionEnum(["best", "optimal"], { expected: "best or optimal" })),
+    pick: t.Optional(oneOf(["best", "optimal"])),
     num_replaced: t.Optional(integer(0, MAX_LAYERS, "Take the search's hybrid with this many replaced layers")),
     task: t.Optional(text(128)),
     alias: t.Optional(name("A further name to serve it under")),

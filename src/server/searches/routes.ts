@@ -31,7 +31,7 @@ export function searchRoutes(context: ServerContext) {
         set.headers.location = `/v1/searches/${job.id}`;
         return searchView(context, job.id, true);
       },
-      { body: searchBody },
+      { parse: "json", body: searchBody },
     )
     .get("/:id", ({ params }) => {
       existingJob(context, KIND, params.id);

@@ -2,7 +2,7 @@
 
 import { t } from "elysia";
 import { strategyNames } from "../../search/strategies.ts";
-import { integer, name, number, text, variant } from "../fields.ts";
+import { integer, name, number, oneOf, text, variant } from "../fields.ts";
 
 export const searchBody = t.Object(
   {
@@ -15,8 +15,8 @@ export const searchBody = t.Object(
     max_drop: t.Optional(number(0, 1, "Tolerated relative drop of the score, e.g. 0.05")),
     replace: t.Optional(integer(1, 4096, "Replace exactly this many layers")),
     all: t.Optional(t.Boolean({ description: "Go on until every layer is replaced" })),
-    strategy: t.Optional(t.UnionEnum([...strategyNames], { expected: strategyNames.join(", ") })),
-    metric: t.Optional(t.UnionEnum(["acc", "acc_norm", "exact_match"], { expected: "acc, acc_norm or exact_match" })),
+    strategy: t.Optional(oneOf(strategyNames)),
+    metric: t.Optional(oneOf(["acc", "acc_norm", "exact_match"])),
     seed: t.Optional(integer(0, 2 ** 31 - 1, "For the random strategy")),
   },
   { additionalProperties: false },

@@ -27,7 +27,7 @@ export function taskRoutes(context: ServerContext) {
         set.status = 201;
         return taskView(record);
       },
-      { body: taskBody, query: taskQuery },
+      { parse: ["json", "text"], body: taskBody, query: taskQuery },
     )
     .get("/:name", ({ params }) => taskView(existing(context, params.name)))
     .delete("/:name", ({ params }) => {

@@ -38,7 +38,7 @@ export function tokenRoutes(context: ServerContext) {
         const tokens = encodePrompt(context, given, body.add_special_tokens === false ? "never" : "auto");
         return { tokens, count: tokens.length, max_model_len: context.engine.info.maxContext };
       },
-      { body: tokenizeBody },
+      { parse: "json", body: tokenizeBody },
     )
     .post(
       "/detokenize",
@@ -53,6 +53,6 @@ export function tokenRoutes(context: ServerContext) {
         }
         return { prompt: tokenizer.decode(body.tokens, { skipSpecial: body.skip_special_tokens === true }) };
       },
-      { body: detokenizeBody },
+      { parse: "json", body: detokenizeBody },
     );
 }

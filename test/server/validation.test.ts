@@ -1,0 +1,216 @@
+// Every numeric field against values that are none or out of range; bodies that are no requests; guards.
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { type ErrorJson, json, type TestServer, testServer } from "./support.ts";
+
+let server: TestServer;
+beforeAll(async () => {
+  server = await testServer();
+});
+afterAll(() => server.dispose());
+
+const hostile: readonly unknown[] = [-1, 0, 2 ** 31, 2 ** 53, 1e308, 0.5, "NaN", "1", true, [], {}];
+const chat = { messages: [{ role: "user", content: "x" }] };
+const layers = { name: "h", variant: "gla" };
+const search = { task: "t", documents: [{ context: "a", completion: "b" }], variant: "gla" };
+
+/** Route, a body that is valid without the field, the field, and which hostile values it takes. */
+const fields: readonly (readonly [string, Record<string, unknown>, string, readonly unknown[]])[] = [
+  ...(["/v1/completions", "/v1/chat/completions"] as const).flatMap((path) => {
+    const body = path === "/v1/completions" ? { prompt: "x" } : chat;
+    return [
+      [path, body, "temperature", [0, 0.5]],
+      [path, body, "top_p", [0.5]],
+      [path, body, "top_k", [0]],
+      [path, body, "min_p", [0, 0.5]],
+      [path, body, "seed", [0, 2 ** 31]],
+      [path, body, "n", []],
+      [path, body, "max_tokens", []],
+    ] as const;
+  }),
+  ["/v1/completions", { prompt: "x" }, "logprobs", [0]],
+  ["/v1/chat/completions", chat, "max_completion_tokens", []],
+  ["/v1/chat/completions", { ...chat, logprobs: true }, "top_logprobs", [0]],
+  ["/v1/searches", search, "max_drop", [0, 0.5]],
+  ["/v1/searches", search, "replace", []],
+  ["/v1/searches", { ...search, all: true }, "seed", [0]],
+  ["/v1/conversions", { variant: "gla", data: ["package.json"] }, "tokens", [2 ** 31]],
+  ["/v1/conversions", { variant: "gla", data: ["package.json"] }, "seed", [0]],
+  ["/v1/hybrids", { name: "h", search: "none" }, "num_replaced", []],
+];
+
+describe("numeric fields", () => {
+  for (const [path, body, field, taken] of fields) {
+    for (const value of hostile) {
+      if (taken.some((one) => one === value)) continue;
+      // A search that is not there is a 404, whatever valid number goes with it.
+      if (field === "num_replaced" && value === 0) continue;
+      test(`${path} refuses ${field} = ${JSON.stringify(value)} by name`, async () => {
+        const response = await server.send("POST", path, { ...body, [field]: value });
+        expect(response.status).toBe(400);
+        const { error } = await json<ErrorJson>(response);
+        expect(error.type).toBe("invalid_request_error");
+        expect(error.param).toBe(field);
+        expect(error.message).toContain(`"${field}"`);
+      });
+    }
+  }
+
+  for (const [path, body, field, taken] of fields.filter(([path]) => path.includes("completions"))) {
+    for (const value of [...taken, null]) {
+      test(`${path} takes ${field} = ${value}`, async () => {
+        expect((await server.send("POST", path, { ...body, [field]: value })).status).toBe(200);
+      });
+    }
+  }
+});
+
+test("messages say what was found and what was expected", async () => {
+  const message = async (body: Record<string, unknown>) =>
+    (await json<ErrorJson>(await server.send("POST", "/v1/completions", body))).error.message;
+  expect(await message({ prompt: "x", temperature: 3 })).toBe(
+    'Invalid "temperature": got 3, expected a number in [0, 2]',
+  );
+  expect(await message({ prompt: "x", n: 1.5 })).toBe('Invalid "n": got 1.5, expected a whole number in [1, 128]');
+  expect(await message({})).toStartWith('Missing parameter "prompt": expected a text, a list of texts');
+  expect(await message({ prompt: null })).toStartWith('Missing parameter "prompt"');
+  expect(await message({ prompt: {} })).toStartWith('Invalid "prompt": got {}, expected a text');
+  expect(await message({ prompt: "x", stop: ["a", ""] })).toStartWith('Invalid "stop"');
+  expect(await message({ prompt: "x", stream: "yes" })).toBe('Invalid "stream": got "yes", expected true or false');
+  expect(await message({ prompt: "x", max_tokens: "a".repeat(500) })).not.toContain("a".repeat(100));
+});
+
+test("lists have limits", async () => {
+  const bodies: readonly Record<string, unknown>[] = [
+    { prompt: "x", stop: Array.from({ length: 10_000 }, (_, i) => `s${i}`) },
+    { prompt: Array.from({ length: 129 }, () => "x") },
+    { prompt: ["x", "y"], n: 100 },
+    { prompt: [] },
+    { prompt: [[]] },
+    { prompt: "" },
+  ];
+  for (const body of bodies) expect((await server.send("POST", "/v1/completions", body)).status).toBe(400);
+  const messages = Array.from({ length: 100_000 }, () => ({ role: "user", content: "x" }));
+  const many = await server.send("POST", "/v1/chat/completions", { messages });
+  expect(many.status).toBe(413);
+});
+
+test("messages must be well formed", async () => {
+  const bad: readonly unknown[] = [
+    "x",
+    [],
+    [{ role: "robot", content: "x" }],
+    [{ role: "user" }],
+    [{ role: "user", content: [{ type: "image_url", image_url: { url: "http://x" } }] }],
+    [{ role: "user", content: 5 }],
+    ["x"],
+  ];
+  for (const messages of bad) {
+    const response = await server.send("POST", "/v1/chat/completions", { messages });
+    expect(response.status).toBe(400);
+    expect((await json<ErrorJson>(response)).error.param).toStartWith("messages");
+  }
+});
+
+test("bodies that are no JSON objects are refused", async () => {
+  for (const body of ["{bad", "null", "[1]", '"x"', "5", ""]) {
+    const response = await server.send("POST", "/v1/completions", body);
+    expect(response.status).toBe(400);
+    expect((await json<ErrorJson>(response)).error.type).toBe("invalid_request_error");
+  }
+  const invalid = await server.app.handle(
+    new Request("http://localhost/v1/completions", {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: new Uint8Array([0x7b, 0xff, 0x7d]),
+    }),
+  );
+  expect((await json<ErrorJson>(invalid)).error.code).toBe("invalid_utf8");
+});
+
+test("a lone surrogate and a null character in the prompt do no harm", async () => {
+  for (const prompt of ['{"prompt":"\\ud800x"}', '{"prompt":"\\u0000"}']) {
+    expect((await server.send("POST", "/v1/completions", prompt)).status).toBe(200);
+  }
+});
+
+test("a body beyond the limit is 413, whatever its headers say", async () => {
+  const small = await testServer({ maxBodyBytes: 1000 });
+  try {
+    const declared = await small.send("POST", "/v1/completions", { prompt: "x".repeat(2000) });
+    expect(declared.status).toBe(413);
+    const chunks = new ReadableStream<Uint8Array>({
+      start(controller) {
+        for (let i = 0; i < 10; i++) controller.enqueue(new Uint8Array(500).fill(32));
+        controller.close();
+      },
+    });
+    const streamed = await small.app.handle(
+      new Request("http://localhost/v1/completions", {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: chunks,
+      }),
+    );
+    expect(streamed.status).toBe(413);
+    expect((await json<ErrorJson>(streamed)).error.code).toBe("body_too_large");
+  } finally {
+    await small.dispose();
+  }
+});
+
+test("an unknown route is 404 in the same form", async () => {
+  const response = await server.get("/v1/nothing");
+  expect(response.status).toBe(404);
+  expect((await json<ErrorJson>(response)).error).toMatchObject({ code: "not_found", type: "not_found_error" });
+});
+
+test("names cannot leave the store", async () => {
+  const names = ["..", "../x", "a/b", "%2e%2e", "", "/etc/passwd", "x".repeat(4096), "é", "a\0b", "a:b"];
+  for (const name of names) {
+    const task = await server.send("POST", "/v1/tasks", { name, documents: [{ context: "a", completion: "b" }] });
+    expect(task.status).toBe(400);
+    const hybrid = await server.send("POST", "/v1/hybrids", { ...layers, name, replace: [0] });
+    expect(hybrid.status).toBe(400);
+    const model = await server.send("POST", "/v1/completions", { prompt: "x", model: name });
+    expect([400, 404]).toContain(model.status);
+  }
+});
+
+test("only this machine's names reach a loopback server", async () => {
+  const get = (headers: Record<string, string>) => server.get("/v1/models", headers);
+  expect((await get({ host: "evil.example" })).status).toBe(403);
+  expect((await get({ host: "localhost:8000" })).status).toBe(200);
+  expect((await get({ host: "127.0.0.1:8000" })).status).toBe(200);
+  expect((await get({ host: "[::1]:8000" })).status).toBe(200);
+  expect((await get({ host: "localhost", origin: "https://evil.example" })).status).toBe(403);
+  expect((await get({ host: "localhost", origin: "null" })).status).toBe(403);
+  expect((await get({ host: "localhost", origin: "http://localhost:3000" })).status).toBe(200);
+});
+
+describe("API key", () => {
+  let keyed: TestServer;
+  beforeAll(async () => {
+    keyed = await testServer({ apiKey: "sk-right" });
+  });
+  afterAll(() => keyed.dispose());
+
+  test("every route but the probes needs it", async () => {
+    const routes = keyed.app.routes.filter((route) => !["/health", "/ready"].includes(route.path));
+    expect(routes.length).toBeGreaterThan(20);
+    for (const { method, path } of routes) {
+      const response = await keyed.send(method === "GET" ? "GET" : method, path.replaceAll(/:\w+/g, "x"), undefined);
+      expect([method, path, response.status]).toEqual([method, path, 401]);
+    }
+    expect((await keyed.get("/health")).status).toBe(200);
+    expect((await keyed.get("/ready")).status).toBe(200);
+  });
+
+  test("a wrong key, a part of it and none are refused, the right one works", async () => {
+    const status = async (authorization: string) => (await keyed.get("/v1/models", { authorization })).status;
+    for (const wrong of ["Bearer sk-wrong", "Bearer sk-righ", "Bearer sk-right2", "sk-right", "Basic sk-right", ""]) {
+      expect(await status(wrong)).toBe(401);
+    }
+    expect(await status("Bearer sk-right")).toBe(200);
+    expect(await status("bearer sk-right")).toBe(200);
+  });
+});
