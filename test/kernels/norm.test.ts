@@ -109,7 +109,8 @@ for (const isa of fastIsas) {
         const actual = everything(await opsOf(isa), N, C);
         const expected = everything(await opsOf("reference"), N, C);
         for (const group of ["forward", "grads", "sums"] as const) {
-          const [got, want] = [actual[group] as Record<string, Float32Array>, expected[group] as typeof got];
+          const got: Record<string, Float32Array> = actual[group];
+          const want: Record<string, Float32Array> = expected[group];
           // One channel: the gradients of a normalised number are differences of nearly equal terms.
           const limit = C === 1 && group === "grads" ? 1e-3 : 1e-5;
           for (const name in want) {

@@ -42,8 +42,11 @@ function plain(logits: Float32Array, { temperature = 1, topP = 1, minP = 0, topK
   let kept = Array.from(logits.keys()).sort((a, b) => logits[b]! - logits[a]! || a - b);
   if (topK > 0) kept = kept.slice(0, topK);
   const total = kept.reduce((sum, i) => sum + w[i]!, 0);
-  let sum = 0;
-  if (topP < 1) kept = kept.slice(0, Math.max(1, kept.findIndex((i) => (sum += w[i]!) >= topP * total) + 1));
+  if (topP < 1) {
+    let [sum, count] = [0, 0];
+    while (count < kept.length && sum < topP * total) sum += w[kept[count++]!]!;
+    kept = kept.slice(0, Math.max(1, count));
+  }
   kept = kept.filter((i) => w[i]! >= minP);
   const mass = kept.reduce((a, i) => a + w[i]!, 0);
   const p = new Float64Array(logits.length);
@@ -93,15 +96,15 @@ describe.each(isas)("%s", (isa) => {
 
   test("cuts keep exactly the plain set in a large vocabulary", async () => {
     const ops = await opsOf(isa);
-    const V = 3000;
+    const V = 1200;
     for (const spread of [0.01, 1, 4]) {
       const logits = randomFloats(V, 5).map((x) => Math.round(x * 200) * 0.01 * spread); // many ties
-      for (const params of [{ topK: 1 }, { topK: 37 }, { topK: 2999 }, { topP: 0.02 }, { topP: 0.3 }, { minP: 0.9 }]) {
+      for (const params of [{ topK: 1 }, { topK: 12 }, { topK: 1199 }, { topP: 0.01 }, { topP: 0.3 }, { minP: 0.9 }]) {
         const p = plain(logits, params);
-        const seen = new Set(sample(ops, logits, V, seeds(2000, params)).ids);
+        const seen = new Set(sample(ops, logits, V, seeds(400, params)).ids);
         for (const id of seen) if (p[id] === 0) throw new Error(`${JSON.stringify(params)} kept token ${id}`);
         const size = p.filter((x) => x > 0).length;
-        if (size <= 40) expect(seen.size).toBe(size);
+        if (size <= 12) expect(seen.size).toBe(size);
       }
     }
   });
