@@ -42,11 +42,8 @@ class Simulation {
     this.random = new Random(seed);
     this.limits = limits;
     const numLayers = this.random.between(1, 4);
-    const kinds = Array.from(
-      { length: numLayers },
-      () => (this.random.chance(0.8) ? "full_attention" : "gdn") as const,
-    );
-    this.toy = toyEngine(kinds, limits);
+    const kind = () => (this.random.chance(0.8) ? "full_attention" : "gdn");
+    this.toy = toyEngine(Array.from({ length: numLayers }, kind), limits);
     for (const variant of VARIANTS) {
       this.toy.engine.addPool(toyPool(variant, numLayers, this.random.between(3, 40)));
     }

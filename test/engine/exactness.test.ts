@@ -1,0 +1,193 @@
+// One history, one answer: in random engines under random load the logits after a token history are the same bytes every
+// time, for several hybrids of one backbone in one batch, in any chunks, after preemptions, with one thread or two.
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import fc from "fast-check";
+import type { Variant } from "../../models/attention/mixer.ts";
+import { loadModel } from "../../models/load.ts";
+import type { LinearPool, LoadedModel } from "../../models/model.ts";
+import { createEngine } from "../../src/engine/create.ts";
+import type { Engine } from "../../src/engine/engine.ts";
+import type { GenerateRequest, ScoreRequest } from "../../src/engine/types.ts";
+import type { Ops } from "../../src/ops/ops.ts";
+import { goldenDir } from "../support/golden.ts";
+import { isas, opsOf } from "../support/kernels.ts";
+import { Random } from "./random.ts";
+
+const VARIANTS = ["gla", "gdn", "jet"] as const;
+const models = join(goldenDir, "models");
+const skip = !existsSync(join(models, "tiny_llama"));
+if (skip) console.error(`skipped: no golden models in ${goldenDir} (set GRAFT_GOLDEN)`);
+
+/** All layers full, some, none; the same mixer reached from different hybrids, alone and between others. */
+const MASKS: (Variant | null)[][] = [
+  [null, null],
+  [null, "gla"],
+  ["gdn", null],
+  ["jet", "gla"],
+  ["gdn", "gdn"],
+  ["gla", "jet"],
+];
+
+/** The mixer of a tiny hybrid's second layer stands in for both layers: any weights will do here. */
+function borrowedPool(source: LoadedModel, variant: Variant, backbone: string): LinearPool {
+  const mixer = source.mixers[1]!;
+  const shape = source.config.linearLayers[1]!;
+  return { directory: source.directory, variant, shape, mixers: [mixer, mixer], backbone, free: () => {} };
+}
+
+/** Logits by (settings that may change bits, hybrid, history); a second sight must agree. */
+class Witness {
+  readonly #seen = new Map<string, number | bigint>();
+  numChecked = 0;
+
+  see(key: string, logits: Float32Array): void {
+    const hash = Bun.hash(logits);
+    const before = this.#seen.get(key);
+    if (before === undefined) this.#seen.set(key, hash);
+    else {
+      this.numChecked++;
+      if (before !== hash) throw new Error(`Other logits than before for ${key}`);
+    }
+  }
+}
+
+for (const isa of isas) {
+  describe.skipIf(skip)(`exactness on ${isa}`, () => {
+    const witness = new Witness();
+    const outputs = new Map<string, string>();
+    let ops: Ops;
+    const loaded: Record<string, { base: LoadedModel; sources: LoadedModel[] }> = {};
+    let preemptions = 0;
+
+    beforeAll(async () => {
+      ops = await opsOf(isa);
+      for (const dtype of ["f32", "bf16"] as const) {
+        const base = loadModel(ops, join(models, "tiny_llama"), { dtype });
+        const sources = VARIANTS.map((v) => loadModel(ops, join(models, `tiny_llama_hybrid_${v}`), { dtype }));
+        loaded[dtype] = { base, sources };
+      }
+    });
+
+    afterAll(() => {
+      for (const { base, sources } of Object.values(loaded)) {
+        base.free();
+        for (const source of sources) source.free();
+      }
+      ops.setThreads(2);
+      console.error(`${isa}: ${witness.numChecked} rows of logits seen again, ${preemptions} preemptions`);
+    });
+
+    function open(random: Random, kind: string, histories: Map<number, { key: string; tokens: number[] }>): Engine {
+      const [dtype, kvDtype] = kind.split(" ") as ["f32" | "bf16", "f32" | "bf16"];
+      const { base, sources } = loaded[dtype]!;
+      const pageSize = random.pick([3, 4, 16, 32]);
+      const tokenBytes = 2 * base.config.numKvHeads * base.config.headDim * (kvDtype === "f32" ? 4 : 2);
+      const maxContext = 150;
+      // Room for one whole context and at most a little more, so that pages run out.
+      const numPages = 2 * Math.ceil(maxContext / pageSize) + random.between(0, 12);
+      const options = {
+        pageSize,
+        kvDtype,
+        maxContext,
+        kvBytes: numPages * pageSize * tokenBytes,
+        stateBytes: 1 << 22,
+        maxBatchTokens: random.pick([1, 2, 7, 32, 100, 512]),
+        maxSequences: random.between(1, 8),
+      };
+      const tap = (id: number, position: number, logits: Float32Array) => {
+        const { key, tokens } = histories.get(id)!;
+        witness.see(`${kind} ${key} ${tokens.slice(0, position)}`, logits);
+      };
+      const engine = createEngine(ops, base, options, { tap });
+      VARIANTS.forEach((variant, i) => {
+        engine.addPool(borrowedPool(sources[i]!, variant, base.identity));
+      });
+      for (const layers of MASKS) engine.registerHybrid({ name: String(layers), layers });
+      return engine;
+    }
+
+    /** Few prompts, so that histories meet again in other company. */
+    function draw(random: Random): { hybrid: string; tokens: number[] } {
+      const hybrid = String(random.pick(MASKS));
+      const source = new Random(random.between(0, 1));
+      const tokens = Array.from({ length: random.pick([1, 5, 9, 31, 32, 33, 65, 130]) }, () => source.between(0, 100));
+      return { hybrid, tokens };
+    }
+
+    function run(seed: number): void {
+      const random = new Random(seed);
+      ops.setThreads(random.between(1, 2));
+      const kind = random.pick(["f32 f32", "bf16 bf16"]);
+      const histories = new Map<number, { key: string; tokens: number[] }>();
+      const engine = open(random, kind, histories);
+      const results = new Map<number, string>();
+      try {
+        for (let i = 0; i < 12; i++) add(random, engine, kind, histories, results);
+        let cancelled = 0;
+        while (engine.hasWork) {
+          const { events, scores, failed } = engine.step();
+          if (failed.length > 0) throw failed[0]!.error;
+          for (const { id, event } of events) histories.get(id)!.tokens.push(...event.tokenIds);
+          for (const { id, result } of scores) same(results.get(id)!, String([...result.logprobs, ...result.argmax]));
+          for (const { id, event } of events) {
+            if (event.finishReason !== null) same(results.get(id)!, String(histories.get(id)!.tokens));
+          }
+          if (cancelled < 2 && random.chance(0.02)) {
+            const open = [...histories.keys()];
+            engine.cancel(random.pick(open));
+            cancelled++;
+          }
+        }
+        const { kvBytesUsed, stateBytesUsed } = engine.stats();
+        expect([kvBytesUsed, stateBytesUsed]).toEqual([0, 0]);
+        preemptions += engine.stats().preemptions;
+      } finally {
+        engine.close();
+      }
+    }
+
+    function add(
+      random: Random,
+      engine: Engine,
+      kind: string,
+      histories: Map<number, { key: string; tokens: number[] }>,
+      results: Map<number, string>,
+    ): void {
+      const { hybrid, tokens } = draw(random);
+      if (random.chance(0.4) && tokens.length > 1) {
+        const at = random.pick([1, Math.ceil(tokens.length / 2)]);
+        const request: ScoreRequest = { hybrid, contextIds: tokens.slice(0, at), continuationIds: tokens.slice(at) };
+        const id = engine.addScore(request);
+        histories.set(id, { key: hybrid, tokens });
+        results.set(id, `${kind} ${JSON.stringify(request)}`);
+        return;
+      }
+      const temperature = random.pick([0, 0.8]);
+      const seed = random.between(0, 1);
+      const request: GenerateRequest = {
+        hybrid,
+        promptIds: tokens,
+        maxTokens: random.pick([5, 20, 60]),
+        sampling: { temperature, seed, topP: 0.95, topK: 40 },
+      };
+      const id = engine.add(request);
+      histories.set(id, { key: hybrid, tokens: [...tokens] });
+      results.set(id, `${kind} ${JSON.stringify(request)}`);
+    }
+
+    function same(key: string, value: string): void {
+      const before = outputs.get(key);
+      if (before === undefined) outputs.set(key, value);
+      else if (before !== value) throw new Error(`Another result than before for ${key}`);
+    }
+
+    test("random load gives the same bytes for the same history", () => {
+      const numRuns = Number(process.env.GRAFT_EXACTNESS_RUNS ?? 40);
+      fc.assert(fc.property(fc.integer(), run), { seed: Number(process.env.GRAFT_SEED ?? 20260720), numRuns });
+      expect(witness.numChecked).toBeGreaterThan(numRuns * 10);
+      expect(preemptions).toBeGreaterThan(0);
+    }, 120_000);
+  });
+}
