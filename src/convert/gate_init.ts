@@ -1,5 +1,6 @@
 // A better start for the output gate: g_proj rows 1.28 u + noise, where u·x = 1 in the least-squares sense on the layer's
-// own inputs, so that silu(g) begins near the constant 1 instead of a random sign per channel. Knows the students' layout.
+// own inputs, so that silu(g) begins near the constant 1 instead of a random sign per channel. The norm before it removes
+// the magnitude of the output, so o_norm then becomes the constant that fits the parent's output best.
 import type { Context } from "../../models/attention/mixer.ts";
 import type { Backbone } from "../../models/model.ts";
 import type { RowSet } from "../data/rows.ts";
@@ -14,6 +15,7 @@ const GATE_CONSTANT = 1.28;
 /** Penalty as a share of the mean of the inputs' squares. */
 const RIDGE = 1e-3;
 const GATE = "g_proj.weight";
+const NORM = "o_norm.weight";
 
 /** Second moments of one layer's inputs. */
 interface Moments {
@@ -23,8 +25,19 @@ interface Moments {
   readonly sum: Tensor;
 }
 
-/** Adds the constant direction to every output gate; `rows` are the calibration text. */
+/** Sets every output gate and norm; `rows` are the calibration text. */
 export function initialiseGates(
+  ctx: Context,
+  backbone: Backbone,
+  students: readonly (readonly Student[])[],
+  rows: RowSet,
+  capacity: number,
+): void {
+  setDirections(ctx, backbone, students, rows, capacity);
+  setGains(ctx, backbone, students, rows, capacity);
+}
+
+function setDirections(
   ctx: Context,
   backbone: Backbone,
   students: readonly (readonly Student[])[],
@@ -53,6 +66,36 @@ export function initialiseGates(
       ops.free(sum);
     }
   }
+}
+
+/** o_norm = <target, y> / <y, y>, summed over the calibration text. */
+function setGains(
+  ctx: Context,
+  backbone: Backbone,
+  students: readonly (readonly Student[])[],
+  rows: RowSet,
+  capacity: number,
+): void {
+  const sums = students.map((ofLayer) => ofLayer.map(() => ({ error: 0, target: 0, output: 0 })));
+  const batcher = new RowBatcher(ctx.ops, capacity, capacity);
+  try {
+    for (const batch of batchesInOrder(rows, capacity, capacity)) {
+      const loaded = batcher.load(rows, batch);
+      runParent(ctx, backbone, loaded, (layer, x, y) => {
+        students[layer]!.forEach((student, i) => {
+          student.measure(ctx, x, y, loaded.rows, sums[layer]![i]!);
+        });
+      });
+    }
+  } finally {
+    batcher.free();
+  }
+  students.flat().forEach((student) => {
+    const { error, target, output } = sums[student.layer]![students[student.layer]!.indexOf(student)]!;
+    const { params } = student.mixer;
+    const gain = (output + target - error) / 2 / output;
+    if (gain > 0) params.write(NORM, params.read(NORM).fill(gain));
+  });
 }
 
 function gateDirection(ops: Ops, moments: Moments, C: number, count: number): Float64Array {

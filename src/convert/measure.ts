@@ -14,7 +14,7 @@ export function measureUnexplained(
   rows: RowSet,
   capacity: number,
 ): number[][] {
-  const sums: ErrorSums[][] = students.map((ofLayer) => ofLayer.map(() => ({ error: 0, target: 0 })));
+  const sums: ErrorSums[][] = students.map((ofLayer) => ofLayer.map(() => ({ error: 0, target: 0, output: 0 })));
   const batches = batchesInOrder(rows, capacity, capacity);
   const largest = Math.max(...batches.map((batch) => batch.reduce((n, row) => n + lengthOf(rows, row), 0)));
   const batcher = new RowBatcher(ctx.ops, largest, capacity);

@@ -6,10 +6,11 @@ import type { Tensor } from "../tensor/tensor.ts";
 import { AdamW } from "../train/optimizer.ts";
 import type { Loss } from "./recipe.ts";
 
-/** Sums over all elements seen: ‖error‖² and ‖target‖². */
+/** Sums over all elements seen: ‖error‖², ‖target‖² and ‖output‖². */
 export interface ErrorSums {
   error: number;
   target: number;
+  output: number;
 }
 
 export class Student {
@@ -20,6 +21,7 @@ export class Student {
   readonly #ops: Ops;
   readonly #loss: Loss;
   readonly #stats: Tensor;
+  readonly #square: Tensor;
 
   constructor(ops: Ops, layer: number, shape: LinearShape, mixer: TrainableMixer, loss: Loss) {
     this.layer = layer;
@@ -29,6 +31,7 @@ export class Student {
     this.#ops = ops;
     this.#loss = loss;
     this.#stats = ops.empty([2], "f64");
+    this.#square = ops.empty([1], "f64");
   }
 
   get variant(): Variant {
@@ -51,10 +54,12 @@ export class Student {
     ctx.arena.scope(() => {
       const { y } = this.mixer.forward(ctx, x, rows);
       ctx.ops.mse(this.#stats, null, y, target, false);
+      ctx.ops.sumSquares(this.#square, y);
     });
     const [error, total] = this.#ops.toFloat64(this.#stats);
     sums.error += error!;
     sums.target += total!;
+    sums.output += this.#ops.toFloat64(this.#square)[0]!;
   }
 
   /** Relative error of the last batch trained on. */
@@ -67,5 +72,6 @@ export class Student {
     this.optimizer.free();
     this.mixer.params.free();
     this.#ops.free(this.#stats);
+    this.#ops.free(this.#square);
   }
 }
