@@ -94,7 +94,7 @@ export async function buildKernels(which: readonly Target[], options: { sanitize
     throw new Error("Cannot build the kernels: g++ is not installed; install it (Debian: apt-get install g++)");
   }
   const outDir = join(root, "build", options.sanitize ? "kernels-sanitize" : "kernels");
-  const extra = options.sanitize ? ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"] : [];
+  const extra = options.sanitize ? ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"] : [];
   const plans = which.map((target) => ({ target, ...compileJobs(target, outDir, extra) }));
   for (const { target } of plans) mkdirSync(join(outDir, "obj", target), { recursive: true });
   const queue = plans.flatMap((plan) => plan.jobs);
