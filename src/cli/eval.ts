@@ -36,7 +36,7 @@ const FLAGS = {
   bos: {
     type: "string",
     choices: bosPolicies,
-    help: "bos in front of contexts: as the tokenizer does, or",
+    help: "bos in front of contexts; auto: as the tokenizer does",
     default: "auto",
   },
   generate: { type: "boolean", help: "completions: decode and compare texts instead of checking the greedy ids" },
@@ -85,7 +85,7 @@ async function run(store: Store, target: ModelArgument, opened: OpenedModel, fla
   const chosen = chooseHybrid(store, target, opened, flags);
   const progress = flags.json ? null : new TerminalReporter();
   const { tokenizer, engine } = opened;
-  const evaluations: Evaluation[] = [];
+  const evaluations: Scored[] = [];
   for (const file of flags.task) {
     const task = opened.prepare(file, flags.bos);
     const evaluation = await evaluate(engine, chosen.hybrid, task, {
@@ -94,7 +94,7 @@ async function run(store: Store, target: ModelArgument, opened: OpenedModel, fla
         ? { decode: (ids) => tokenizer?.decode(ids, { continuation: true }) ?? ids.join(" ") }
         : null,
     });
-    evaluations.push(evaluation);
+    evaluations.push({ ...evaluation, file });
     record(store, target, chosen.layers, evaluation, file);
   }
   const texts = flags.text.length === 0 ? null : await textPerplexity(opened, chosen.hybrid, flags.text);
@@ -108,6 +108,9 @@ async function run(store: Store, target: ModelArgument, opened: OpenedModel, fla
     process.stdout.write(describe(heading, evaluations, texts));
   }
 }
+
+/** A result with the file it is of. */
+type Scored = Evaluation & { readonly file: string };
 
 interface ChosenHybrid {
   /** Name in the engine. */
@@ -201,7 +204,7 @@ function record(
   }
 }
 
-function writeRecords(path: string, evaluations: readonly Evaluation[]): void {
+function writeRecords(path: string, evaluations: readonly Scored[]): void {
   const lines = evaluations.flatMap(({ task, documents }) =>
     documents.map((document) => JSON.stringify({ task, ...document })),
   );
@@ -210,7 +213,7 @@ function writeRecords(path: string, evaluations: readonly Evaluation[]): void {
 
 function describe(
   heading: { model: string; hybrid: string; layers: readonly (string | null)[] },
-  evaluations: readonly Evaluation[],
+  evaluations: readonly Scored[],
   texts: Perplexity | null,
 ): string {
   const linear = heading.layers.flatMap((variant, layer) => (variant === null ? [] : [`${layer}:${variant}`]));
@@ -222,7 +225,7 @@ function describe(
     lines.push(
       formatTable(
         [
-          { title: "task", cell: ({ evaluation }) => evaluation.task },
+          { title: "task", cell: ({ evaluation }) => evaluation.file.split("/").slice(-2).join("/") },
           { title: "metric", cell: ({ metric }) => metric },
           {
             title: "score",
