@@ -108,7 +108,12 @@ export function widenBf16(bits: Uint16Array): Float32Array {
 
 function readFully(fd: number, out: Uint8Array, position: number, path: string): void {
   for (let done = 0; done < out.length; ) {
-    const got = readSync(fd, out, done, Math.min(out.length - done, 1 << 30), position + done);
+    let got = 0;
+    try {
+      got = readSync(fd, out, done, Math.min(out.length - done, 1 << 30), position + done);
+    } catch (cause) {
+      throw new CheckpointError(`Cannot read "${path}": ${(cause as Error).message}`, { cause });
+    }
     if (got === 0) throw new CheckpointError(`Cannot read "${path}": the file ended early`);
     done += got;
   }
