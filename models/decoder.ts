@@ -41,7 +41,11 @@ export function decoderLayerTensors({ hiddenSize: C, intermediateSize: F, mlpBia
 }
 
 /** Tensors after the layers. */
-export function decoderLastTensors({ vocabSize: V, hiddenSize: C, tieWordEmbeddings }: BackboneConfig): ParameterSpec[] {
+export function decoderLastTensors({
+  vocabSize: V,
+  hiddenSize: C,
+  tieWordEmbeddings,
+}: BackboneConfig): ParameterSpec[] {
   const head = { name: "lm_head.weight", shape: [V, C] };
   return [{ name: "model.norm.weight", shape: [C] }, ...(tieWordEmbeddings ? [] : [head])];
 }
@@ -136,7 +140,8 @@ export class Decoder implements Backbone {
 
   fullAttention(layer: number): FullAttention {
     const attention = this.#layers[layer]?.attention;
-    if (!attention) throw new CheckpointError(`Cannot use full attention in layer ${layer}: this checkpoint has none there`);
+    if (!attention)
+      throw new CheckpointError(`Cannot use full attention in layer ${layer}: this checkpoint has none there`);
     return attention;
   }
 

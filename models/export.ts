@@ -43,7 +43,9 @@ function withPools<T>(
   const [first, ...rest] = pools;
   if (!first) return use(opened);
   const [variant, directory] = first;
-  return withPool(directory, (info, tensors) => withPools(rest, use, new Map([...opened, [variant, { info, tensors }]])));
+  return withPool(directory, (info, tensors) =>
+    withPools(rest, use, new Map([...opened, [variant, { info, tensors }]])),
+  );
 }
 
 /** One value for all linear layers where they agree, else a list with null in full layers. */
@@ -61,7 +63,11 @@ function mergedKeys(layers: readonly (LinearShape | null)[]): JsonObject {
 }
 
 /** config.json of a hybrid over the source config. */
-export function hybridConfig(config: ModelConfig, layers: readonly (LinearShape | null)[], notes: JsonObject): JsonObject {
+export function hybridConfig(
+  config: ModelConfig,
+  layers: readonly (LinearShape | null)[],
+  notes: JsonObject,
+): JsonObject {
   return {
     ...config.raw,
     architectures: [HYBRID_CLASS],
@@ -139,15 +145,17 @@ export function exportHybrid(request: HybridExport): void {
 /** Writes a model trained here: config.json, float32 weights, and the tokenizer files of `companions` if given. */
 export function saveTrained(model: TrainableModel, directory: string, companions?: string): void {
   const { params, config } = model;
-  const weights = params.names().map((name): TensorToWrite => ({
-    name,
-    dtype: "F32",
-    shape: params.spec(name).shape,
-    bytes: () => {
-      const values = params.read(name);
-      return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
-    },
-  }));
+  const weights = params.names().map(
+    (name): TensorToWrite => ({
+      name,
+      dtype: "F32",
+      shape: params.spec(name).shape,
+      bytes: () => {
+        const values = params.read(name);
+        return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+      },
+    }),
+  );
   writeDirectory(directory, (temporary) => {
     writeJson(join(temporary, "config.json"), config.raw);
     writeWeights(temporary, weights);

@@ -136,14 +136,16 @@ class Gpt2 implements Backbone {
 
   fullAttention(layer: number): FullAttention {
     const attention = this.#layers[layer]?.attention;
-    if (!attention) throw new CheckpointError(`Cannot use full attention in layer ${layer}: this checkpoint has none there`);
+    if (!attention)
+      throw new CheckpointError(`Cannot use full attention in layer ${layer}: this checkpoint has none there`);
     return attention;
   }
 
   weightBytes(): number {
     const tokens = "out" in this.#tokens ? 0 : bytesOf(this.#tokens);
     return this.#layers.reduce(
-      (sum, { attention, expand, contract }) => sum + (attention?.weightBytes() ?? 0) + expand.bytes() + contract.bytes(),
+      (sum, { attention, expand, contract }) =>
+        sum + (attention?.weightBytes() ?? 0) + expand.bytes() + contract.bytes(),
       tokens + bytesOf(this.#positions) + this.#head.bytes(),
     );
   }
@@ -182,7 +184,10 @@ function loadLayer(weights: WeightLoader, config: ModelConfig, attends: boolean)
 }
 
 /** GPT-2's attention; the thirds of c_attn become q, k and v. */
-export function loadGpt2Attention(weights: WeightLoader, config: Pick<ModelConfig, "numHeads" | "headDim">): FullAttention {
+export function loadGpt2Attention(
+  weights: WeightLoader,
+  config: Pick<ModelConfig, "numHeads" | "headDim">,
+): FullAttention {
   const sizes = { numQueryHeads: config.numHeads, numKvHeads: config.numHeads, headDim: config.headDim };
   const [q, k, v] = weights.conv1d("c_attn", 3) as [Linear, Linear, Linear];
   const o = weights.conv1d("c_proj")[0]!;

@@ -143,7 +143,11 @@ export function createTrainable(ops: Ops, config: ModelConfig): TrainableModel {
 }
 
 /** Loads a checkpoint for training: float32 masters of every tensor. @throws CheckpointError as loadModel. */
-export function loadTrainable(ops: Ops, directory: string, options: Pick<LoadOptions, "maxContext"> = {}): TrainableModel {
+export function loadTrainable(
+  ops: Ops,
+  directory: string,
+  options: Pick<LoadOptions, "maxContext"> = {},
+): TrainableModel {
   return withCheckpoint(directory, (full, tensors) => {
     const model = createTrainable(ops, withContext(full, options.maxContext));
     for (const name of model.params.names()) model.params.write(name, tensors.float32(name));

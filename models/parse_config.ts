@@ -102,8 +102,7 @@ function linearLayer(fields: ConfigFields, backbone: Surroundings, layer: number
   const shape: LinearShape = {
     variant,
     hiddenSize: backbone.hiddenSize,
-    numQueryHeads:
-      variant === "gla" ? fields.integer("linear_num_query_heads", HEADS, backbone.numHeads) : numKeyHeads,
+    numQueryHeads: variant === "gla" ? fields.integer("linear_num_query_heads", HEADS, backbone.numHeads) : numKeyHeads,
     numKeyHeads,
     numValueHeads: fields.integer("linear_num_value_heads", HEADS),
     keyHeadDim: fields.integer("linear_key_head_dim", HEAD_DIM),

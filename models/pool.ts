@@ -145,5 +145,7 @@ export function loadPool(ops: Ops, directory: string, options: { readonly dtype?
 export function requireSameBackbone(pool: { directory: string; backbone: string }, identity: string): void {
   if (pool.backbone === identity) return;
   const [found, wanted] = [pool.backbone.slice(0, 12), identity.slice(0, 12)];
-  throw new CheckpointError(`Cannot use pool "${pool.directory}": it was made for backbone ${found}, expected ${wanted}`);
+  throw new CheckpointError(
+    `Cannot use pool "${pool.directory}": it was made for backbone ${found}, expected ${wanted}`,
+  );
 }

@@ -95,7 +95,8 @@ function requireMatch(shape: LinearShape, source: AttentionSource): void {
   if (shape.valueHeadDim !== D) fail(`value head size is ${shape.valueHeadDim}, expected ${D}`);
   if (shape.numQueryHeads !== H) fail(`it has ${shape.numQueryHeads} query heads, expected ${H}`);
   for (const heads of [shape.numKeyHeads, shape.numValueHeads]) {
-    if (heads % Hkv !== 0 || heads > H) fail(`it has ${heads} key or value heads, expected a multiple of ${Hkv} up to ${H}`);
+    if (heads % Hkv !== 0 || heads > H)
+      fail(`it has ${heads} key or value heads, expected a multiple of ${Hkv} up to ${H}`);
   }
 }
 

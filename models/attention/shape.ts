@@ -188,8 +188,12 @@ export function shapeProblem(shape: LinearShape): string | null {
     (shape.gateNormalizer >= GATE_NORMALIZER.min && shape.gateNormalizer <= GATE_NORMALIZER.max
       ? null
       : `gateNormalizer is ${shape.gateNormalizer}`) ??
-    (jet ? within("dconvReduction", shape.dconvReduction, { min: 1, max: shape.numValueHeads * shape.valueHeadDim }) : null) ??
-    (shape.normEps > 0 && shape.normEps <= 1 ? null : `normEps is ${shape.normEps}, expected a number above 0, at most 1`) ??
+    (jet
+      ? within("dconvReduction", shape.dconvReduction, { min: 1, max: shape.numValueHeads * shape.valueHeadDim })
+      : null) ??
+    (shape.normEps > 0 && shape.normEps <= 1
+      ? null
+      : `normEps is ${shape.normEps}, expected a number above 0, at most 1`) ??
     within("block", shape.block, { min: 1, max: 4096 })
   );
 }

@@ -62,7 +62,12 @@ export class TrainableGla implements TrainableMixer<SavedGla> {
       const { x, rows, qkv, low, z, a, workspace } = saved;
       const dO = this.#output.backward(ctx, dy, saved.output, x, dx);
       const { q, k, v } = qkv.result;
-      const grads = { dq: arena.alloc(q.shape), dk: arena.alloc(k.shape), dv: arena.alloc(v.shape), da: arena.alloc(a.shape) };
+      const grads = {
+        dq: arena.alloc(q.shape),
+        dk: arena.alloc(k.shape),
+        dv: arena.alloc(v.shape),
+        da: arena.alloc(a.shape),
+      };
       ops.glaBackward(grads, { dO }, { q, k, v, a, workspace }, rows.seqStart, this.#sizes);
       const dz = arena.alloc(z.shape);
       ops.glaGateBackward(dz, grads.da, z, this.#shape.gateNormalizer);

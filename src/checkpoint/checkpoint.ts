@@ -90,7 +90,9 @@ function openShards(directory: string, files: SafetensorsFile[]): Map<string, Sa
   const map = readWeightMap(index);
   const shards = [...new Set(map.values())].sort();
   if (shards.length > MAX_SHARDS) {
-    throw new CheckpointError(`Cannot use "${index}": it names ${shards.length} shards, expected at most ${MAX_SHARDS}`);
+    throw new CheckpointError(
+      `Cannot use "${index}": it names ${shards.length} shards, expected at most ${MAX_SHARDS}`,
+    );
   }
   const owner = new Map<string, SafetensorsFile>();
   for (const shard of shards) {
@@ -107,7 +109,9 @@ function openShards(directory: string, files: SafetensorsFile[]): Map<string, Sa
   }
   for (const [name, shard] of map) {
     if (!owner.has(name)) {
-      throw new CheckpointError(`Cannot load tensor "${printable(name)}": ${INDEX} places it in "${shard}", which lacks it`);
+      throw new CheckpointError(
+        `Cannot load tensor "${printable(name)}": ${INDEX} places it in "${shard}", which lacks it`,
+      );
     }
   }
   return owner;

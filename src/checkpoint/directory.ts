@@ -1,6 +1,17 @@
 // Writing a whole directory so that it appears complete or not at all: a temporary neighbour, flushed, then renamed.
 // Also the sharded writer of weight files. Knows no architecture.
-import { closeSync, copyFileSync, existsSync, fsyncSync, mkdirSync, openSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  copyFileSync,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { CheckpointError, RequestError } from "../errors.ts";
 import { type TensorToWrite, writeSafetensors } from "./safetensors.ts";
@@ -68,7 +79,10 @@ export function copyCompanions(from: string, to: string): void {
 }
 
 function bytesOfTensor({ dtype, shape }: TensorToWrite): number {
-  return shape.reduce((a, b) => a * b, dtype === "F32" || dtype === "I32" ? 4 : dtype === "F64" || dtype === "I64" ? 8 : 2);
+  return shape.reduce(
+    (a, b) => a * b,
+    dtype === "F32" || dtype === "I32" ? 4 : dtype === "F64" || dtype === "I64" ? 8 : 2,
+  );
 }
 
 /** Consecutive tensors in groups of at most `limit` bytes; a larger tensor has a group of its own. */
@@ -94,7 +108,10 @@ export function writeWeights(
   shardBytes: number = DEFAULT_SHARD_BYTES,
 ): void {
   const groups = groupBySize(tensors, shardBytes);
-  if (groups.length === 1) return writeSafetensors(join(directory, "model.safetensors"), tensors);
+  if (groups.length === 1) {
+    writeSafetensors(join(directory, "model.safetensors"), tensors);
+    return;
+  }
   const number = (i: number) => String(i).padStart(5, "0");
   const map: Record<string, string> = {};
   groups.forEach((group, i) => {

@@ -65,7 +65,9 @@ export class SafetensorsFile {
   readInto(name: string, offset: number, out: Uint8Array): void {
     const entry = this.get(name);
     if (offset < 0 || entry.begin + offset + out.length > entry.end) {
-      throw new CheckpointError(`Cannot read tensor "${name}": bytes ${offset} to ${offset + out.length} are outside it`);
+      throw new CheckpointError(
+        `Cannot read tensor "${name}": bytes ${offset} to ${offset + out.length} are outside it`,
+      );
     }
     readFully(this.#fd, out, entry.begin + offset, this.path);
   }

@@ -54,6 +54,17 @@ interface Entry {
 }
 
 const NORM = "model.norm.weight";
+
+/** The header with another description of one tensor. */
+function withEntry(header: Record<string, Entry>, change: Partial<Entry>): Record<string, unknown> {
+  return { ...header, [NORM]: { ...header[NORM], ...change } };
+}
+
+/** An index with another place for one tensor; undefined: none. */
+function placing(map: Record<string, unknown>, name: string, shard: unknown): unknown {
+  return { weight_map: { ...map, [name]: shard } };
+}
+
 const HEAD = "lm_head.weight";
 
 function setLength(path: string, length: bigint): void {
@@ -81,19 +92,19 @@ const files: [words: string, damage: (path: string) => void][] = [
   ["names a tensor twice", (path) => editHeader(path, (h) => `${JSON.stringify(h).slice(0, -1)},"${NORM}":{}}`)],
   ["__metadata__", (path) => editHeader(path, (h) => ({ ...h, __metadata__: { a: 1 } }))],
   ["not described by an object", (path) => editHeader(path, (h) => ({ ...h, [NORM]: 7 }))],
-  ['unknown dtype "F8"', (path) => editHeader(path, (h) => void (h[NORM]!.dtype = "F8"))],
-  ["unknown dtype", (path) => editHeader(path, (h) => void (h[NORM]!.dtype = "constructor"))],
-  ["unknown dtype", (path) => editHeader(path, (h) => void (h[NORM]!.dtype = undefined))],
-  ["bad shape", (path) => editHeader(path, (h) => void (h[NORM]!.shape = [-32]))],
-  ["bad shape", (path) => editHeader(path, (h) => void (h[NORM]!.shape = ["32"]))],
-  ["bad shape", (path) => editHeader(path, (h) => void (h[NORM]!.shape = new Array(20).fill(1)))],
-  ["impossible shape", (path) => editHeader(path, (h) => void (h[NORM]!.shape = [2 ** 40, 2 ** 40]))],
-  ["bad data_offsets", (path) => editHeader(path, (h) => void (h[NORM]!.data_offsets = [0]))],
-  ["bad data_offsets", (path) => editHeader(path, (h) => void (h[NORM]!.data_offsets = [-128, 0]))],
-  ["bytes of data", (path) => editHeader(path, (h) => void (h[NORM]!.data_offsets = [128, 0]))],
-  ["bytes of data", (path) => editHeader(path, (h) => void (h[NORM]!.data_offsets = [0, 2 ** 50]))],
-  ["ends at byte", (path) => editHeader(path, (h) => void (h[NORM]!.data_offsets = [2 ** 40, 2 ** 40 + 128]))],
-  ["overlaps", (path) => editHeader(path, (h) => void (h[NORM]!.data_offsets = [0, 128]))],
+  ['unknown dtype "F8"', (path) => editHeader(path, (h) => withEntry(h, { dtype: "F8" }))],
+  ["unknown dtype", (path) => editHeader(path, (h) => withEntry(h, { dtype: "constructor" }))],
+  ["unknown dtype", (path) => editHeader(path, (h) => withEntry(h, { dtype: undefined }))],
+  ["bad shape", (path) => editHeader(path, (h) => withEntry(h, { shape: [-32] }))],
+  ["bad shape", (path) => editHeader(path, (h) => withEntry(h, { shape: ["32"] }))],
+  ["bad shape", (path) => editHeader(path, (h) => withEntry(h, { shape: new Array(20).fill(1) }))],
+  ["impossible shape", (path) => editHeader(path, (h) => withEntry(h, { shape: [2 ** 40, 2 ** 40] }))],
+  ["bad data_offsets", (path) => editHeader(path, (h) => withEntry(h, { data_offsets: [0] }))],
+  ["bad data_offsets", (path) => editHeader(path, (h) => withEntry(h, { data_offsets: [-128, 0] }))],
+  ["bytes of data", (path) => editHeader(path, (h) => withEntry(h, { data_offsets: [128, 0] }))],
+  ["bytes of data", (path) => editHeader(path, (h) => withEntry(h, { data_offsets: [0, 2 ** 50] }))],
+  ["ends at byte", (path) => editHeader(path, (h) => withEntry(h, { data_offsets: [2 ** 40, 2 ** 40 + 128] }))],
+  ["overlaps", (path) => editHeader(path, (h) => withEntry(h, { data_offsets: [0, 128] }))],
   ["gap", (path) => editHeader(path, (h) => ({ ...h, [NORM]: undefined }))],
   [
     "directory",
@@ -185,16 +196,16 @@ const indices: [words: string, edit: (map: Record<string, unknown>) => unknown][
   ["expected an object", () => "[1]"],
   ["weight_map is absent", () => ({ metadata: {} })],
   ["weight_map is [1]", () => ({ weight_map: [1] })],
-  ["expected the name of a .safetensors file", (map) => void (map[NORM] = "../model-00001-of-00002.safetensors")],
-  ["expected the name of a .safetensors file", (map) => void (map[NORM] = "/etc/passwd")],
-  ["expected the name of a .safetensors file", (map) => void (map[NORM] = ".hidden.safetensors")],
-  ["expected the name of a .safetensors file", (map) => void (map[NORM] = "a/b.safetensors")],
-  ["expected the name of a .safetensors file", (map) => void (map[NORM] = "a\n.safetensors")],
-  ["expected the name of a .safetensors file", (map) => void (map[NORM] = 3)],
-  ["no such file", (map) => void (map.ghost = "model-00003-of-00002.safetensors")],
-  ["which lacks it", (map) => void (map.ghost = "model-00001-of-00002.safetensors")],
-  ["places it in", (map) => void (map[NORM] = "model-00001-of-00002.safetensors")],
-  ["does not list it", (map) => void delete map[NORM]],
+  ["expected the name of a .safetensors file", (map) => placing(map, NORM, "../model-00001-of-00002.safetensors")],
+  ["expected the name of a .safetensors file", (map) => placing(map, NORM, "/etc/passwd")],
+  ["expected the name of a .safetensors file", (map) => placing(map, NORM, ".hidden.safetensors")],
+  ["expected the name of a .safetensors file", (map) => placing(map, NORM, "a/b.safetensors")],
+  ["expected the name of a .safetensors file", (map) => placing(map, NORM, "a\n.safetensors")],
+  ["expected the name of a .safetensors file", (map) => placing(map, NORM, 3)],
+  ["no such file", (map) => placing(map, "ghost", "model-00003-of-00002.safetensors")],
+  ["which lacks it", (map) => placing(map, "ghost", "model-00001-of-00002.safetensors")],
+  ["places it in", (map) => placing(map, NORM, "model-00001-of-00002.safetensors")],
+  ["does not list it", (map) => placing(map, NORM, undefined)],
 ];
 
 describe("a wrong index is refused in one line:", () => {

@@ -96,7 +96,10 @@ const refusals: [field: string, config: Config][] = [
   ["rope_scaling.type", { ...tinyLlama, rope_scaling: { type: "linear", factor: 2 } }],
   ["rope_scaling.factor", { ...tinyLlama, rope_scaling: { factor: 2 } }],
   ["rope_scaling.factor", { ...tinyLlama, rope_scaling: { ...llama3, rope_type: "llama3", factor: 0 } }],
-  ["rope_scaling.high_freq_factor", { ...tinyLlama, rope_scaling: { ...llama3, rope_type: "llama3", high_freq_factor: 1 } }],
+  [
+    "rope_scaling.high_freq_factor",
+    { ...tinyLlama, rope_scaling: { ...llama3, rope_type: "llama3", high_freq_factor: 1 } },
+  ],
   ["rope_scaling", { ...tinyLlama, rope_scaling: "llama3" }],
   ["tie_word_embeddings", { ...tinyLlama, tie_word_embeddings: "yes" }],
   ["quantization_config", { ...tinyLlama, quantization_config: { bits: 4 } }],

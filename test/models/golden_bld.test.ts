@@ -17,7 +17,10 @@ function distil(ops: Ops, golden: Golden): void {
   const variant = golden.hyperparameters.variant as Variant;
   const [B, T, C] = golden.shape("input.hidden_states") as [number, number, number];
   const ctx = { ops, arena: new Arena(ops) };
-  const rows = createRows(ops, Array.from({ length: B + 1 }, (_, s) => s * T));
+  const rows = createRows(
+    ops,
+    Array.from({ length: B + 1 }, (_, s) => s * T),
+  );
   const x = ops.fromArray([B * T, C], golden.f32("input.hidden_states"));
   const target = ops.empty([B * T, C]);
   new GoldenAttention(ops, golden, "teacher.param.").serving().forwardDense(ctx, x, target, rows);

@@ -44,7 +44,10 @@ function compare(actual: Float32Array, golden: Golden, name: string, limit: numb
 function training(ops: Ops, golden: Golden, mixer: TrainableMixer, forward: number, grads: number): void {
   const { B, T, C } = sizesOf(golden);
   const ctx = { ops, arena: new Arena(ops) };
-  const rows = createRows(ops, Array.from({ length: B + 1 }, (_, s) => s * T));
+  const rows = createRows(
+    ops,
+    Array.from({ length: B + 1 }, (_, s) => s * T),
+  );
   const x = ops.fromArray([B * T, C], golden.f32("input.hidden_states"));
   const dy = ops.fromArray([B * T, C], golden.f32("upstream.hidden_states"));
   const dx = ops.empty([B * T, C]);
@@ -129,7 +132,9 @@ for (const isa of isas) {
       const variant = VARIANTS[kind];
       test(`${golden.name} training form on ${isa}`, async () => {
         const ops = await opsOf(isa);
-        const mixer = variant ? goldenTrainableLinear(ops, golden, variant) : new GoldenAttention(ops, golden).training();
+        const mixer = variant
+          ? goldenTrainableLinear(ops, golden, variant)
+          : new GoldenAttention(ops, golden).training();
         expect(mixer.params.names().length).toBe(golden.names("grad.param.").length);
         training(ops, golden, mixer, forward, grads);
       });

@@ -42,7 +42,9 @@ function serving(ops: Ops, golden: Golden): void {
   const whole = run();
   const captures: [input: Float32Array, output: Float32Array][] = [];
   const feeds = sequences.map((ids, sequence) => ({ sequence, ids }));
-  const logits = whole.forward(feeds, (_, input, output) => captures.push([ops.toFloat32(input), ops.toFloat32(output)]));
+  const logits = whole.forward(feeds, (_, input, output) =>
+    captures.push([ops.toFloat32(input), ops.toFloat32(output)]),
+  );
   compare(concat(logits), golden, "output.logits", FORWARD);
   captures.forEach(([input, output], i) => {
     compare(input, golden, `capture.layers.${i}.attn_input`, FORWARD);

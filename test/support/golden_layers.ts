@@ -52,7 +52,9 @@ export function goldenTensors(golden: Golden, prefix: string): MemoryTensors {
   const names = golden.names(prefix);
   return new MemoryTensors(
     new Map(
-      names.map((name) => [name.slice(prefix.length), { shape: golden.shape(name), values: golden.f32(name) }] as const),
+      names.map(
+        (name) => [name.slice(prefix.length), { shape: golden.shape(name), values: golden.f32(name) }] as const,
+      ),
     ),
   );
 }

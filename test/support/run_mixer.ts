@@ -1,9 +1,10 @@
 // The smallest host for one token mixer: a cache or state per sequence, and batches over any of them. Pages are handed out
 // backwards, so that an order taken for granted shows.
-import type { Context, MixerBatch, TokenMixer } from "../../models/attention/mixer.ts";
+
 import { GdnAttention } from "../../models/attention/gdn.ts";
 import { GlaAttention } from "../../models/attention/gla.ts";
 import { JetAttention } from "../../models/attention/jet.ts";
+import type { Context, MixerBatch, TokenMixer } from "../../models/attention/mixer.ts";
 import type { Ops } from "../../src/ops/ops.ts";
 import { Arena } from "../../src/tensor/arena.ts";
 import { rows, type Tensor } from "../../src/tensor/tensor.ts";
