@@ -14,6 +14,7 @@ import { ModelRun } from "../support/run_model.ts";
 
 const FORWARD = 1e-4;
 const GRADS = 5e-4;
+const BF16 = 1e-1;
 
 function directoryOf(golden: Golden): string {
   return join(goldenDir, "models", golden.name.replace(/^model_/, ""));
@@ -68,6 +69,28 @@ function serving(ops: Ops, golden: Golden): void {
   model.free();
 }
 
+/** bf16 weights and cache: close to the golden logits, and whole = token by token as bytes all the same. */
+function rounded(ops: Ops, golden: Golden): void {
+  const model = loadModel(ops, directoryOf(golden), { dtype: "bf16" });
+  const sequences = prompts(golden);
+  const options = { sequences: sequences.length, maxTokens: sequences[0]!.length, kvDtype: "bf16" } as const;
+  const [whole, single] = [0, 1].map(() => new ModelRun(ops, model.backbone, model.mixers, options)) as [
+    ModelRun,
+    ModelRun,
+  ];
+  const logits = whole.forward(sequences.map((ids, sequence) => ({ sequence, ids })));
+  compare(concat(logits), golden, "output.logits", BF16);
+  const T = sequences[0]!.length;
+  for (let t = 0; t < T; t++) {
+    const rows = single.forward(sequences.map((ids, sequence) => ({ sequence, ids: [ids[t]!] })));
+    rows.forEach((row, sequence) => {
+      expect(row).toEqual(logits[sequence * T + t]!);
+    });
+  }
+  for (const run of [whole, single]) run.close();
+  model.free();
+}
+
 function dense(ops: Ops, golden: Golden): void {
   const model = loadModel(ops, directoryOf(golden));
   const sequences = prompts(golden);
@@ -115,6 +138,7 @@ for (const isa of isas) {
   describe(`golden models on ${isa}`, () => {
     for (const golden of files) {
       test(`${golden.name} serving form on ${isa}`, async () => serving(await opsOf(isa), golden));
+      test(`${golden.name} in bf16 on ${isa}`, async () => rounded(await opsOf(isa), golden));
       test(`${golden.name} training form on ${isa}`, async () => training(await opsOf(isa), golden));
       const layerTypes = golden.hyperparameters.layer_types as string[] | undefined;
       if (layerTypes?.includes("linear_attention")) continue;
