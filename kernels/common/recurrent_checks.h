@@ -60,9 +60,9 @@ inline int32_t check_slots(const char* op, const float* state, uint64_t stride, 
 }  // namespace graft
 
 /// Leaves the calling op with the status of a failed check.
-#define GRAFT_TRY(call)                                     \
-  do {                                                      \
-    if (const int32_t status_ = (call)) return status_;     \
+#define GRAFT_TRY(call)                                 \
+  do {                                                  \
+    if (const int32_t status_ = (call)) return status_; \
   } while (0)
 /// Every pointer of the list must be set.
 #define GRAFT_CHECK_POINTER(op, name) GRAFT_CHECK((name) != nullptr, "%s: %s is NULL", op, #name)

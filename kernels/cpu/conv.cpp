@@ -61,8 +61,8 @@ inline vf permute(vf x, const int32_t* index) {
   return _mm256_permutevar8x32_ps(x, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(index)));
 }
 inline vmask equal(const int32_t* values, int wanted) {
-  return _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(values)),
-                                                _mm256_set1_epi32(wanted)));
+  return _mm256_castsi256_ps(
+      _mm256_cmpeq_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(values)), _mm256_set1_epi32(wanted)));
 }
 #endif
 
@@ -90,8 +90,7 @@ inline void store_taps(float* to, const vf (&taps)[W], int count) {
     const int left = W * count - v * VL;
     if (left <= 0) break;
     vf out = permute(taps[0], lanes<W>.scatter[v]);
-    for (int j = 1; j < W; j++)
-      out = vselect(equal(lanes<W>.tap[v], j), permute(taps[j], lanes<W>.scatter[v]), out);
+    for (int j = 1; j < W; j++) out = vselect(equal(lanes<W>.tap[v], j), permute(taps[j], lanes<W>.scatter[v]), out);
     vstore_n(to + v * VL, out, std::min(left, VL));
   }
 }
@@ -172,7 +171,8 @@ template <int W, bool kDynamic>
 void forward(const Call& call, int64_t s, const Tile& tile) {
   const int64_t first = call.seq_start[s], T = call.seq_start[s + 1] - first, C = call.C;
   if (T == 0) return;
-  float* state = call.conv_state != nullptr ? call.conv_state + static_cast<uint64_t>(call.slots[s]) * call.stride : nullptr;
+  float* state =
+      call.conv_state != nullptr ? call.conv_state + static_cast<uint64_t>(call.slots[s]) * call.stride : nullptr;
   const Window window{call.u + first * C, state, C, W};
   const auto rows = [&](auto&& before_activation) {
     for (int64_t t = 0; t < T; t++)
@@ -230,7 +230,8 @@ void short_backward(const Call& call, const Gradients& grad, int32_t S, const Ti
         const int64_t c = tile.first + i, at = (first + t) * C + c;
         vf gradient = vload_n(grad.dy + at, n);
         if (call.activate)
-          gradient = vmul(gradient, silu_slope(weigh<W>(weights.taps[v], weights.bias[v], window, t, c, tile.first, n)));
+          gradient =
+              vmul(gradient, silu_slope(weigh<W>(weights.taps[v], weights.bias[v], window, t, c, tile.first, n)));
         for (int j = 0; j < W; j++)
           tap_sums[v][j] = vfma(gradient, window.at(t - W + 1 + j, c, tile.first, n), tap_sums[v][j]);
         bias_sums[v] = vadd(bias_sums[v], gradient);

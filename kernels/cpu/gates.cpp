@@ -1,8 +1,8 @@
 // Decays and write strengths of the linear-attention layers.
 //   gla:  a = logsigmoid(z) / normalizer                                        n elements
 //   gdn:  g = -exp(A_log[h]) softplus(za + dt_bias[h]),  beta = beta_scale sigmoid(zb)      [N, Hv]
-// Element by element, lanes along the last dimension; dA_log and ddt_bias are summed over the rows in ascending order by
-// one task per group of heads.
+// Element by element, lanes along the last dimension; dA_log and ddt_bias are summed over the rows in ascending order
+// by one task per group of heads.
 #include <algorithm>
 
 #include "recurrent_checks.h"
@@ -34,6 +34,12 @@ inline vf vlog1p(vf y) {
 /// log(1 + e^x) without overflow, exact to rounding for large |x| as well.
 inline vf vsoftplus(vf x) { return vadd(vmax(x, vzero()), vlog1p(vexp(vsub(vzero(), vabs(x))))); }
 
+/// The slope of the sigmoid, e/(1+e)² with e = e^-|x|: right to rounding in both tails.
+inline vf vsigmoid_slope(vf x) {
+  const vf e = vexp(vsub(vzero(), vabs(x))), one = vadd(vset(1.f), e);
+  return vdiv(e, vmul(one, one));
+}
+
 struct Gdn {
   const float *za, *zb, *A_log, *dt_bias;
   int64_t N, Hv;
@@ -60,13 +66,13 @@ struct GdnGradients {
 
 void gdn_gate_backward_heads(const GdnGradients& grad, const Gdn& call, int64_t h, int n) {
   const vf minus_rate = vsub(vzero(), rate_of(call, h, n)), bias = vload_n(call.dt_bias + h, n);
-  const vf scale = vset(call.beta_scale), one = vset(1.f);
+  const vf scale = vset(call.beta_scale);
   vf rate_sum = vzero(), bias_sum = vzero();
   for (int64_t at = h; at < call.N * call.Hv; at += call.Hv) {
-    const vf x = vadd(vload_n(call.za + at, n), bias), write = vsigmoid(vload_n(call.zb + at, n));
+    const vf x = vadd(vload_n(call.za + at, n), bias), write = vsigmoid_slope(vload_n(call.zb + at, n));
     const vf dg = vmul(minus_rate, vload_n(grad.dg + at, n)), dx = vmul(dg, vsigmoid(x));
     vstore_n(grad.dza + at, dx, n);
-    vstore_n(grad.dzb + at, vmul(vmul(scale, vmul(write, vsub(one, write))), vload_n(grad.dbeta + at, n)), n);
+    vstore_n(grad.dzb + at, vmul(vmul(scale, write), vload_n(grad.dbeta + at, n)), n);
     rate_sum = vfma(dg, vsoftplus(x), rate_sum);
     bias_sum = vadd(bias_sum, dx);
   }
@@ -115,6 +121,7 @@ extern "C" int32_t graft_gdn_gate_backward(float* dza, float* dzb, float* dA_log
   GRAFT_CHECK(N >= 0 && Hv >= 1, "gdn_gate_backward: N is %d and Hv is %d, expected at least 0 and 1", N, Hv);
   const Gdn call{za, zb, A_log, dt_bias, N, Hv, beta_scale};
   const GdnGradients grad{dza, dzb, dA_log, ddt_bias, dg, dbeta};
-  parallel_ranges(Hv, VL, [&](int64_t h, int64_t end) { gdn_gate_backward_heads(grad, call, h, static_cast<int>(end - h)); });
+  parallel_ranges(Hv, VL,
+                  [&](int64_t h, int64_t end) { gdn_gate_backward_heads(grad, call, h, static_cast<int>(end - h)); });
   return GRAFT_OK;
 }

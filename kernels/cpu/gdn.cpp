@@ -1,6 +1,6 @@
 // Gated delta rule (GDN and JetBlock), serving form: block-anchored recurrence over state slots (arithmetic in gdn.h).
-// A slot: 16 floats (the position), the block's keys per query/key head, then per value head what gdn.h names. One task =
-// one query/key head of one sequence with its value heads. Traffic of a decoded token and value head: S0 once and on
+// A slot: 16 floats (the position), the block's keys per query/key head, then per value head what gdn.h names. One task
+// = one query/key head of one sequence with its value heads. Traffic of a decoded token and value head: S0 once and on
 // average half the block's rows are read; S0 is written once per block. Dk, Dv: multiples of 8 from 8 to 256 (checked).
 #include "gdn.h"
 
@@ -54,7 +54,8 @@ void serve_head(const Serve& call, int64_t s, int64_t h, int thread) {
     for (int64_t j = h * group; j < (h + 1) * group; j++) {
       const gdn::Head head = call.layout.head(slot, j);
       const int64_t row = (first + i) * Hv + j;
-      const gdn::Rows rows{call.v + row * shape.Dv, call.g + row, call.beta + row, call.o + row * shape.Dv, Hv, nullptr};
+      const gdn::Rows rows{call.v + row * shape.Dv, call.g + row, call.beta + row,
+                           call.o + row * shape.Dv, Hv,           nullptr};
       gdn::take_run(head, keys, shape, r0, count, rows, scratch);
       if (r0 + count == shape.block)
         gdn::state_after(head.state, shape.columns(), shape.columns(), head, keys, shape, shape.block,
@@ -79,8 +80,8 @@ extern "C" int32_t graft_gdn(float* o, float* state, const float* q, const float
   GRAFT_TRY(check_block("gdn", block));
   GRAFT_TRY(check_slots("gdn", state, state_stride, graft_gdn_state_floats(Hk, Hv, Dk, Dv, block), slots, seq_start,
                         start_pos, S));
-  const Serve call{{{Dk, Dv, block, scale}, Hk, Hv}, o, state, q, k, v, g, beta, slots, seq_start, start_pos,
-                   state_stride};
+  const Serve call{
+      {{Dk, Dv, block, scale}, Hk, Hv}, o, state, q, k, v, g, beta, slots, seq_start, start_pos, state_stride};
   parallel(static_cast<int64_t>(S) * Hk, [&](int64_t i, int thread) { serve_head(call, i / Hk, i % Hk, thread); });
   for (int32_t s = 0; s < S; s++) {
     const int32_t T = seq_start[s + 1] - seq_start[s];

@@ -1,8 +1,8 @@
-// Gated delta rule, training form. Runs of 16 tokens are the unit of arithmetic (gdn.h with blocks of 16); states are kept
-// every 64 tokens in the workspace, transposed, and the three in between are made again by the backward pass; the solved
-// rows w are kept as well. Forward task: one value head of one sequence; backward task: one query/key head of one sequence
-// with its value heads in order, so that no sum crosses threads.
-// Backward of a run with state S0 before and gradient G of the state behind it, all weights as gdn.h names them:
+// Gated delta rule, training form. Runs of 16 tokens are the unit of arithmetic (gdn.h with blocks of 16); states are
+// kept every 64 tokens in the workspace, transposed, and the three in between are made again by the backward pass; the
+// solved rows w are kept as well. Forward task: one value head of one sequence; backward task: one query/key head of
+// one sequence with its value heads in order, so that no sum crosses threads. Backward of a run with state S0 before
+// and gradient G of the state behind it, all weights as gdn.h names them:
 //   du = (D_n K) G + (weights of o)ᵀ dO + (weights of w)ᵀ dw   from the last row up,     dw_t = beta_t du_t = dv_t
 //   dbeta_t = du_t·w_t;   E_ts = D_ts do_t·u_s (s <= t);   F_ts = -D_ts dw_t·u_s (s < t);   X = dO S0ᵀ;   Y = dW S0ᵀ
 //   dq_t = scale (B_t X_t + sum_s E_ts k_s);   dk_t = D_nt G u_t - B_t Y_t + sum_s E_st scale q_s + (F + Fᵀ)_ts k_s
@@ -61,8 +61,8 @@ void forward_head(const Train& call, const Forward& out, int64_t s, int64_t j, i
     const int count = static_cast<int>(std::min<int64_t>(kRun, T - i));
     const int64_t key = call.key_at(first + i, h), row = (first + i) * call.Hv + j;
     gdn::take_keys(keys, shape, 0, count, call.q + key, call.k + key, call.Hk * shape.Dk, scratch);
-    const gdn::Rows rows{call.v + row * shape.Dv, call.g + row, call.beta + row, out.o + row * shape.Dv, call.Hv,
-                         call.w(first + i, j)};
+    const gdn::Rows rows{call.v + row * shape.Dv, call.g + row, call.beta + row,
+                         out.o + row * shape.Dv,  call.Hv,      call.w(first + i, j)};
     gdn::take_run(head, keys, shape, 0, count, rows, scratch);
     gdn::state_after(head.state, columns, columns, head, keys, shape, count, scratch.scaled_keys, scratch.constant);
   }
@@ -79,28 +79,28 @@ struct Backward {
 
 /// What the backward pass needs of one run; filled in the forward direction.
 struct Run {
-  float *state;             // before the run, transposed [columns, width]
+  float* state;             // before the run, transposed [columns, width]
   float *keys, *query;      // k, scale q [kRun, width]
-  float *end_keys;          // D_ns k_s [kRun, width]
-  float *u;                 // [kRun, columns]
-  float *weights;           // [2 count, coefficients]: of w, then of o, zeros from (w) or above (o) the diagonal
+  float* end_keys;          // D_ns k_s [kRun, width]
+  float* u;                 // [kRun, columns]
+  float* weights;           // [2 count, coefficients]: of w, then of o, zeros from (w) or above (o) the diagonal
   float *decays, *factors;  // D [kRun, kRun]; B_t [kRun]
   const float* w;           // [count, columns], in the workspace
 };
 
 struct BackwardScratch {
   Run runs[kRuns];
-  float *G, *GT;             // gradient of the state, [Dk, columns] and transposed [columns, width]
-  float *head;               // decays of the row at hand
+  float *G, *GT;  // gradient of the state, [Dk, columns] and transposed [columns, width]
+  float* head;    // decays of the row at hand
   float *key_dots, *query_dots;
-  float *u_t;                // [columns, kRun]
-  float *du;                 // [kRun, columns]
-  float *dw_do;              // [2 count, columns]: dw, then dO
-  float *reads;              // [2 count, width]: Y, then X
-  float *products;           // [2 count, kRun]: dw·u, then dO·u
-  float *E, *F;              // [kRun, kRun], F symmetric
+  float* u_t;                   // [columns, kRun]
+  float* du;                    // [kRun, columns]
+  float* dw_do;                 // [2 count, columns]: dw, then dO
+  float* reads;                 // [2 count, width]: Y, then X
+  float* products;              // [2 count, kRun]: dw·u, then dO·u
+  float *E, *F;                 // [kRun, kRun], F symmetric
   float *dq, *dk, *state_keys;  // [kRun, width]; state_keys: G u
-  float *constant;           // [columns]
+  float* constant;              // [columns]
   int64_t total;
 };
 
@@ -383,10 +383,10 @@ void backward_head(const Train& call, const Backward& grad, int64_t s, int64_t h
   std::fill_n(memory, total, 0.f);  // padding of every piece is zero from here on
   const int64_t first = call.seq_start[s], T = call.seq_start[s + 1] - first;
   const bool add_keys = j != h * (call.Hv / call.Hk);
-  Walk walk{call, grad, shape, lay_out(shape, Scratch(memory)), s, h, j, first, add_keys, shape.width(), shape.columns()};
+  Walk walk{call,     grad,          shape,          lay_out(shape, Scratch(memory)), s, h, j, first,
+            add_keys, shape.width(), shape.columns()};
   const int64_t elements = static_cast<int64_t>(shape.Dk) * shape.Dv, index = s * call.Hv + j;
-  if (grad.d_final != nullptr)
-    copy_padded(walk.p.G, grad.d_final + index * elements, shape.Dv, shape.Dk, shape.Dv);
+  if (grad.d_final != nullptr) copy_padded(walk.p.G, grad.d_final + index * elements, shape.Dv, shape.Dk, shape.Dv);
   transpose(walk.p.GT, walk.width, walk.p.G, walk.columns, shape.Dk, walk.columns);
   for (int64_t chunk = (T + kChunk - 1) / kChunk - 1; chunk >= 0; chunk--) walk.chunk(chunk, T);
   if (grad.d_initial == nullptr) return;

@@ -1,7 +1,7 @@
 // Gated linear attention, serving form: block-anchored recurrence over state slots (arithmetic in gla.h).
 // A slot: 16 floats (the position), then per key/value head what gla.h names. One task = one head of one sequence.
-// Traffic of a decoded token and head: S0 and on average half the block's rows are read, the key rows written back; S0 is
-// written once per block. Dk, Dv: multiples of 8 from 8 to 256 (checked).
+// Traffic of a decoded token and head: S0 and on average half the block's rows are read, the key rows written back; S0
+// is written once per block. Dk, Dv: multiples of 8 from 8 to 256 (checked).
 #include "gla.h"
 
 #include "recurrent_checks.h"
@@ -37,9 +37,9 @@ void serve_head(const Serve& call, int64_t s, int64_t h, int thread) {
     const int r0 = static_cast<int>((call.start_pos[s] + i) % shape.block);
     const int count = static_cast<int>(std::min<int64_t>({gla::kRun, shape.block - r0, T - i}));
     const int64_t key = (first + i) * call.Hkv + h, query = (first + i) * call.Hq + h * shape.G;
-    gla::take_run(head, shape, r0, count, call.o + query * shape.Dv, call.q + query * shape.Dk,
-                  call.k + key * shape.Dk, call.v + key * shape.Dv, call.a + key * shape.Dk, {call.Hq, call.Hkv},
-                  scratch, scratch + alpha, scratch + alpha + scaled);
+    gla::take_run(head, shape, r0, count, call.o + query * shape.Dv, call.q + query * shape.Dk, call.k + key * shape.Dk,
+                  call.v + key * shape.Dv, call.a + key * shape.Dk, {call.Hq, call.Hkv}, scratch, scratch + alpha,
+                  scratch + alpha + scaled);
     if (r0 + count == shape.block) gla::advance(head, shape, shape.block);
     i += count;
   }
@@ -61,8 +61,8 @@ extern "C" int32_t graft_gla(float* o, float* state, const float* q, const float
   GRAFT_TRY(check_block("gla", block));
   GRAFT_TRY(check_slots("gla", state, state_stride, graft_gla_state_floats(Hkv, Dk, Dv, block), slots, seq_start,
                         start_pos, S));
-  const Serve call{o,   state, q, k, v, a, slots, seq_start, start_pos, Hq, Hkv, {Hq / Hkv, Dk, Dv, block, scale},
-                   state_stride};
+  const Serve call{
+      o, state, q, k, v, a, slots, seq_start, start_pos, Hq, Hkv, {Hq / Hkv, Dk, Dv, block, scale}, state_stride};
   parallel(static_cast<int64_t>(S) * Hkv, [&](int64_t i, int thread) { serve_head(call, i / Hkv, i % Hkv, thread); });
   for (int32_t s = 0; s < S; s++) {
     const int32_t T = seq_start[s + 1] - seq_start[s];

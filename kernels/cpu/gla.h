@@ -1,8 +1,9 @@
 // One key/value head of gated linear attention inside a block of tokens, shared by the serving and training forms.
 //   o_t = (scale q_t ⊙ B_t)ᵀ S0 + sum_{s<=t} P_ts v_s,     P_ts = sum_c scale q_t[c] K_s[c]
 // where B_t = product of e^{a} over the block's rows up to t, and K_s = k_s ⊙ product of e^{a_r}, s < r <= t: every key
-// row is multiplied by each new token's decay in place. That is the difference of log decays without ever forming e^{-b}:
-// factors stay in [0, 1], no anchors are needed, and a token costs one exponential per channel. When the block is full,
+// row is multiplied by each new token's decay in place. That is the difference of log decays without ever forming
+// e^{-b}: factors stay in [0, 1], no anchors are needed, and a token costs one exponential per channel. When the block
+// is full,
 //   S0 <- diag(B) S0 + sum_s K_s v_sᵀ.
 // A row's arithmetic depends on its own place in the block alone, so one row at a time and many give the same bits.
 #pragma once

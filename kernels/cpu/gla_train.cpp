@@ -1,8 +1,8 @@
 // Gated linear attention, training form. Runs of 16 tokens are the unit of arithmetic (gla.h with blocks of 16: small
 // blocks do the least work inside, and what a block costs outside does not depend on its length); states are kept every
-// 64 tokens in the workspace and the three in between are made again by the backward pass. One task = one key/value head
-// of one sequence, all its query heads, so that no sum crosses threads.
-// Backward of a run with state S0 before and gradient G of the state behind it (dP = dO Vᵀ, X = dO S0ᵀ, Z = V Gᵀ):
+// 64 tokens in the workspace and the three in between are made again by the backward pass. One task = one key/value
+// head of one sequence, all its query heads, so that no sum crosses threads. Backward of a run with state S0 before and
+// gradient G of the state behind it (dP = dO Vᵀ, X = dO S0ᵀ, Z = V Gᵀ):
 //   dq_t = scale (B_t ⊙ X_t + sum_{s<=t} dP_ts k_s ⊙ e^{a_{s+1}+..+a_t})                by Horner's rule over s
 //   dk_s = Z_s ⊙ e^{a_{s+1}+..+a_n} + sum_{t>=s} dP_ts scale q_t ⊙ e^{a_{s+1}+..+a_t}   by Horner's rule over t
 //   dV = K G + Pᵀ dO,     dS0 = diag(B_n) G + sum_t (scale q_t ⊙ B_t) do_tᵀ
@@ -82,13 +82,13 @@ struct Backward {
 
 /// What the backward pass needs of one run; filled in the forward direction.
 struct Run {
-  float *state;          // before the run, transposed [columns, width]
+  float* state;          // before the run, transposed [columns, width]
   float *decay, *alpha;  // B_n [width]; e^a [kRun, width]
   float *raw, *keys;     // k; K = k decayed to the end of the run [kRun, width]
-  float *values;         // [kRun, columns]
-  float *scaled;         // scale q [kRun, G, width]
-  float *weights;        // [G, kRun, coefficients]: scale q ⊙ B_t, then P with zeros above the diagonal
-  float *d_o;            // [G, kRun, columns]
+  float* values;         // [kRun, columns]
+  float* scaled;         // scale q [kRun, G, width]
+  float* weights;        // [G, kRun, coefficients]: scale q ⊙ B_t, then P with zeros above the diagonal
+  float* d_o;            // [G, kRun, columns]
 };
 
 struct BackwardScratch {
@@ -143,14 +143,12 @@ struct Walk {
     for (int t = 0; t < count; t++) {
       for (int g = 0; g < shape.G; g++)
         std::fill_n(run.weights + g * stride + t * ld + shape.Dk, shape.coefficients() - shape.Dk, 0.f);
-      gla::take_row(head, shape, t, call.q + (query + t * call.Hq) * shape.Dk,
-                    call.k + (key + t * call.Hkv) * shape.Dk, call.a + (key + t * call.Hkv) * shape.Dk,
-                    run.alpha + t * width, run.scaled + static_cast<int64_t>(t) * shape.G * width, run.weights + t * ld,
-                    stride);
+      gla::take_row(head, shape, t, call.q + (query + t * call.Hq) * shape.Dk, call.k + (key + t * call.Hkv) * shape.Dk,
+                    call.a + (key + t * call.Hkv) * shape.Dk, run.alpha + t * width,
+                    run.scaled + static_cast<int64_t>(t) * shape.G * width, run.weights + t * ld, stride);
     }
     for (int g = 0; g < shape.G; g++)
-      copy_padded(run.d_o + g * kRun * columns, grad.d_o + (query + g) * shape.Dv, call.Hq * shape.Dv, count,
-                  shape.Dv);
+      copy_padded(run.d_o + g * kRun * columns, grad.d_o + (query + g) * shape.Dv, call.Hq * shape.Dv, count, shape.Dv);
   }
 
   /// The state behind a run from the one before it.
@@ -224,7 +222,8 @@ struct Walk {
       const int pair = t + 1 < count ? 1 : 0;
       float *x0 = dq + t * width, *x1 = x0 + pair * width;
       const float *w0 = dP + t * kRun, *w1 = w0 + pair * kRun;
-      for (int c = 0; c < width; c += 4 * VL) horner_queries(run, x0, x1, w0, w1, t, pair, c, std::min(4, (width - c) / VL));
+      for (int c = 0; c < width; c += 4 * VL)
+        horner_queries(run, x0, x1, w0, w1, t, pair, c, std::min(4, (width - c) / VL));
     }
   }
 
@@ -377,8 +376,7 @@ void backward_head(const Train& call, const Backward& grad, int64_t s, int64_t h
   const int64_t first = call.seq_start[s], T = call.seq_start[s + 1] - first;
   Walk walk{call, grad, shape, lay_out(shape, Scratch(memory)), s, h, first, shape.width(), shape.columns()};
   const int64_t elements = static_cast<int64_t>(shape.Dk) * shape.Dv, index = s * call.Hkv + h;
-  if (grad.d_final != nullptr)
-    copy_padded(walk.p.G, grad.d_final + index * elements, shape.Dv, shape.Dk, shape.Dv);
+  if (grad.d_final != nullptr) copy_padded(walk.p.G, grad.d_final + index * elements, shape.Dv, shape.Dk, shape.Dv);
   transpose(walk.p.GT, walk.width, walk.p.G, walk.columns, shape.Dk, walk.columns);
   for (int64_t chunk = (T + kChunk - 1) / kChunk - 1; chunk >= 0; chunk--) walk.chunk(chunk, T);
   if (grad.d_initial == nullptr) return;
@@ -401,9 +399,8 @@ extern "C" double graft_gla_train_floats(int32_t N, int32_t S, int32_t, int32_t 
 }
 
 extern "C" int32_t graft_gla_train(float* o, float* final_state, float* workspace, const float* q, const float* k,
-                                   const float* v, const float* a, const float* initial_state,
-                                   const int32_t* seq_start, int32_t S, int32_t N, int32_t Hq, int32_t Hkv, int32_t Dk,
-                                   int32_t Dv, float scale) {
+                                   const float* v, const float* a, const float* initial_state, const int32_t* seq_start,
+                                   int32_t S, int32_t N, int32_t Hq, int32_t Hkv, int32_t Dk, int32_t Dv, float scale) {
   GRAFT_TRY(check("gla_train", seq_start, S, N, Hq, Hkv, Dk, Dv, workspace));
   const Train call{{Hq / Hkv, Dk, Dv, kRun, scale}, Hq, Hkv, seq_start, q, k, v, a, workspace};
   const Forward out{o, final_state, initial_state};

@@ -46,18 +46,33 @@ struct Tile {
   int64_t ahead_step;        // its bytes from step to step: 0 (nothing to fetch), 64 or 128
 };
 
+/// acc[r][v] += a[r * a_row] * weight(v), in the order that keeps the smaller operand in registers.
+template <int R, int V, class F>
+inline void multiply(vf (&acc)[R][V], const float* a, int64_t a_row, F&& weight) {
+  if constexpr (R > V) {
+    vf w[V];
+    for (int v = 0; v < V; v++) w[v] = weight(v);
+    for (int r = 0; r < R; r++) {
+      const vf x = vset(a[r * a_row]);
+      for (int v = 0; v < V; v++) acc[r][v] = vfma(x, w[v], acc[r][v]);
+    }
+  } else {
+    vf x[R];
+    for (int r = 0; r < R; r++) x[r] = vset(a[r * a_row]);
+    for (int v = 0; v < V; v++) {
+      const vf w = weight(v);
+      for (int r = 0; r < R; r++) acc[r][v] = vfma(x[r], w, acc[r][v]);
+    }
+  }
+}
+
 /// float32 rows times float32 weights.
 struct Float32 {
   using Input = float;
   using Weight = float;
   template <int R, int V>
   static inline void step(vf (&acc)[R][V], const float* a, int64_t a_row, const float* b) {
-    vf w[V];
-    for (int v = 0; v < V; v++) w[v] = vload(b + v * VL);
-    for (int r = 0; r < R; r++) {
-      const vf x = vset(a[r * a_row]);
-      for (int v = 0; v < V; v++) acc[r][v] = vfma(x, w[v], acc[r][v]);
-    }
+    multiply(acc, a, a_row, [b](int v) { return vload(b + v * VL); });
   }
 };
 
@@ -83,17 +98,8 @@ struct Bfloat16 {
   using Weight = uint32_t;
   template <int R, int V>
   static inline void step(vf (&acc)[R][V], const float* a, int64_t a_row, const uint32_t* b) {
-    vf w[V];
-    for (int v = 0; v < V; v++) w[v] = low(b + v * VL);
-    for (int r = 0; r < R; r++) {
-      const vf x = vset(a[r * a_row]);
-      for (int v = 0; v < V; v++) acc[r][v] = vfma(x, w[v], acc[r][v]);
-    }
-    for (int v = 0; v < V; v++) w[v] = high(b + v * VL);
-    for (int r = 0; r < R; r++) {
-      const vf x = vset(a[r * a_row + 1]);
-      for (int v = 0; v < V; v++) acc[r][v] = vfma(x, w[v], acc[r][v]);
-    }
+    multiply(acc, a, a_row, [b](int v) { return low(b + v * VL); });
+    multiply(acc, a + 1, a_row, [b](int v) { return high(b + v * VL); });
   }
 
  private:

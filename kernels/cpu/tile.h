@@ -1,8 +1,8 @@
 // Small matrix products whose operands lie in the L1/L2 cache, the building block of the linear-attention kernels.
 //   C[i, j] = init(C)[i, j] + sum_k A(i, k) B[k, j]       A(i, k) = a[i*am + k*ak],  B row-major with stride ldb
-// Every element is one chain of fused multiply-adds in ascending k, whatever the blocking, the number of rows in the call
-// or the columns beside it: computing one row or many gives the same bits. Lanes run along j; rows of B can be read up
-// to the next multiple of VL columns, C is written for `columns` columns only.
+// Every element is one chain of fused multiply-adds in ascending k, whatever the blocking, the number of rows in the
+// call or the columns beside it: computing one row or many gives the same bits. Lanes run along j; rows of B can be
+// read up to the next multiple of VL columns, C is written for `columns` columns only.
 #pragma once
 #include <algorithm>
 
@@ -218,7 +218,8 @@ inline void transpose_block(float* dst, int64_t ld_dst, const float* src, int64_
 /// dst[j, i] = src[i, j] for i < rows, j < columns, both rounded up to whole vectors: both buffers are padded to that.
 inline void transpose(float* dst, int64_t ld_dst, const float* src, int64_t ld_src, int rows, int columns) {
   for (int i = 0; i < rows; i += VL)
-    for (int j = 0; j < columns; j += VL) tile::transpose_block(dst + j * ld_dst + i, ld_dst, src + i * ld_src + j, ld_src);
+    for (int j = 0; j < columns; j += VL)
+      tile::transpose_block(dst + j * ld_dst + i, ld_dst, src + i * ld_src + j, ld_src);
 }
 
 /// `rows` rows of `columns` floats into rows of padded(columns), zeros behind.

@@ -138,8 +138,7 @@ extern "C" int32_t graft_short_conv_backward(float* du, float* dw, float* dbias,
     for (int32_t s = 0; s < S; s++)
       for (int64_t t = seq_start[s]; t < seq_start[s + 1]; t++) {
         const Window window{u + static_cast<int64_t>(seq_start[s]) * C, nullptr, C, W};
-        for (int64_t j = 0; j < W; j++)
-          tap_sums[j] += gradient[t * C + c] * window.at(t - seq_start[s] - W + 1 + j, c);
+        for (int64_t j = 0; j < W; j++) tap_sums[j] += gradient[t * C + c] * window.at(t - seq_start[s] - W + 1 + j, c);
         bias_sum += gradient[t * C + c];
       }
     for (int64_t j = 0; j < W; j++) dw[c * W + j] += static_cast<float>(tap_sums[j]);

@@ -1,7 +1,7 @@
 // Gated delta rule (GDN and JetBlock), the recurrence itself, token by token in double precision.
 //   S̄_t = e^{g_t} S_{t-1}        u_t = beta_t (v_t - S̄_tᵀ k_t)        S_t = S̄_t + k_t u_tᵀ        o_t = scale S_tᵀ q_t
-// q, k: [N, Hk, Dk], already normalised; v, o: [N, Hv, Dv]; g, beta: [N, Hv]. S: [Dk, Dv], one per value head; value head
-// j reads query/key head j / (Hv/Hk). Backward: the same recurrence in reverse.
+// q, k: [N, Hk, Dk], already normalised; v, o: [N, Hv, Dv]; g, beta: [N, Hv]. S: [Dk, Dv], one per value head; value
+// head j reads query/key head j / (Hv/Hk). Backward: the same recurrence in reverse.
 #include <algorithm>
 #include <cmath>
 

@@ -18,11 +18,13 @@ struct Shape {
 };
 
 void advance(std::vector<double>& state, const float* k, const float* v, const float* a, const Shape& shape) {
-  for (int64_t c = 0; c < shape.Dk; c++)
+  for (int64_t c = 0; c < shape.Dk; c++) {
+    const double alpha = std::exp(static_cast<double>(a[c]));
     for (int64_t j = 0; j < shape.Dv; j++) {
       double& element = state[c * shape.Dv + j];
-      element = std::exp(static_cast<double>(a[c])) * element + static_cast<double>(k[c]) * v[j];
+      element = alpha * element + static_cast<double>(k[c]) * v[j];
     }
+  }
 }
 
 void read_out(float* o, const std::vector<double>& state, const float* q, const Shape& shape) {
@@ -71,7 +73,8 @@ struct Gradients {
   float *dq, *dk, *dv, *da;
 };
 
-/// One sequence of one head in reverse. G: gradient of the state after the last token on entry, before the first on exit.
+/// One sequence of one head in reverse. G: gradient of the state after the last token on entry, before the first on
+/// exit.
 void backward(const Gradients& grad, std::vector<double>& G, const float* d_o, const Inputs& in,
               const std::vector<double>& initial, const Shape& shape, int64_t h, int64_t first, int64_t last) {
   const int64_t Dk = shape.Dk, Dv = shape.Dv;

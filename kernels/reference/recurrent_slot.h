@@ -1,5 +1,5 @@
-// The reference's state slot: the position, then the plain recurrent state in double precision. It needs no blocks, since
-// a token-by-token recurrence gives one answer for any chunking by itself.
+// The reference's state slot: the position, then the plain recurrent state in double precision. It needs no blocks,
+// since a token-by-token recurrence gives one answer for any chunking by itself.
 #pragma once
 #include <cstdint>
 #include <cstring>

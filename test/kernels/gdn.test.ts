@@ -2,7 +2,14 @@
 import { describe } from "bun:test";
 import type { LinearSizes } from "../../src/ops/ops.ts";
 import type { Results } from "../support/linear_case.ts";
-import { differenceTests, goldenCase, goldenTests, pathTests, referenceTests, stateTests } from "../support/linear_suite.ts";
+import {
+  differenceTests,
+  goldenCase,
+  goldenTests,
+  pathTests,
+  referenceTests,
+  stateTests,
+} from "../support/linear_suite.ts";
 
 const sizes = (Hk: number, Hv: number, Dk: number, Dv: number): LinearSizes => ({
   numQueryHeads: Hk,

@@ -1,7 +1,14 @@
 // Gated linear attention: golden files, the reference at awkward sizes, gradients, and one answer on every path.
 import { describe } from "bun:test";
 import type { LinearSizes } from "../../src/ops/ops.ts";
-import { differenceTests, goldenCase, goldenTests, pathTests, referenceTests, stateTests } from "../support/linear_suite.ts";
+import {
+  differenceTests,
+  goldenCase,
+  goldenTests,
+  pathTests,
+  referenceTests,
+  stateTests,
+} from "../support/linear_suite.ts";
 
 const sizes = (Hq: number, Hkv: number, Dk: number, Dv: number): LinearSizes => ({
   numQueryHeads: Hq,

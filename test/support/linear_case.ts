@@ -1,7 +1,7 @@
 // What the tests of gla and gdn share: ragged random inputs, both training passes, and the serving form under any plan
 // of calls. Rows of sequence s are seqStart[s]..seqStart[s+1]-1 of every input.
 import type { LinearSizes, Ops } from "../../src/ops/ops.ts";
-import { rows, type Tensor, view } from "../../src/tensor/tensor.ts";
+import { type Tensor, view } from "../../src/tensor/tensor.ts";
 import { guarded, randomFloats } from "./kernels.ts";
 import { type Guarded, outputs } from "./op_case.ts";
 
@@ -144,7 +144,9 @@ export type Plan = readonly (readonly { readonly seq: number; readonly count: nu
 export function pieces(c: LinearCase, size: number): Plan {
   return c.seqStart.slice(1).flatMap((end, seq) => {
     const length = end - c.seqStart[seq]!;
-    return Array.from({ length: Math.ceil(length / size) }, (_, i) => [{ seq, count: Math.min(size, length - i * size) }]);
+    return Array.from({ length: Math.ceil(length / size) }, (_, i) => [
+      { seq, count: Math.min(size, length - i * size) },
+    ]);
   });
 }
 
@@ -200,8 +202,23 @@ export function serve(
   };
   for (const call of plan) {
     const first = call.map(({ seq }) => c.seqStart[seq]! + positions[seq]!);
-    const slots = { state, stride, slots: int32(ops, call.map(({ seq }) => slotOf(seq))) };
-    const part = runCall(ops, c, call, first, call.map(({ seq }) => positions[seq]!), slots, block);
+    const slots = {
+      state,
+      stride,
+      slots: int32(
+        ops,
+        call.map(({ seq }) => slotOf(seq)),
+      ),
+    };
+    const part = runCall(
+      ops,
+      c,
+      call,
+      first,
+      call.map(({ seq }) => positions[seq]!),
+      slots,
+      block,
+    );
     let at = 0;
     call.forEach(({ seq, count }, i) => {
       o.set(part.subarray(at * width, (at + count) * width), first[i]! * width);
@@ -231,9 +248,9 @@ function runCall(
     const { shape, data } = c.inputs[name]!;
     const inner = shape.slice(1).reduce((a, b) => a * b, 1);
     const part = new Float32Array(N * inner);
-    call.forEach(({ count }, i) =>
-      part.set(data.subarray(first[i]! * inner, (first[i]! + count) * inner), seqStart[i]! * inner),
-    );
+    call.forEach(({ count }, i) => {
+      part.set(data.subarray(first[i]! * inner, (first[i]! + count) * inner), seqStart[i]! * inner);
+    });
     x[name] = ops.fromArray([N, ...shape.slice(1)], part);
   }
   const o = guarded(ops, [N, outputHeads(c), c.sizes.valueDim]);
@@ -262,6 +279,3 @@ export function prefix(c: LinearCase, seq: number, count: number): LinearCase {
   }
   return { ...c, seqStart: [0, count], inputs, initialState: null };
 }
-
-/** Rows of a tensor seen through the ops, for tests that call the ABI directly. */
-export const firstRows = (t: Tensor, count: number) => rows(t, 0, count);

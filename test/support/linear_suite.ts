@@ -56,7 +56,11 @@ export function goldenTests(
 
     const fromZero = { ...c, initialState: null };
     const expected = train(await opsOf("reference"), fromZero);
-    for (const [block, size] of [[32, 1000], [16, 1], [64, 50]] as const) {
+    for (const [block, size] of [
+      [32, 1000],
+      [16, 1],
+      [64, 50],
+    ] as const) {
       const served = serve(ops, fromZero, block, together(fromZero, size));
       expectClose(served.o, expected.o!, 3e-5, `${golden.name} served in pieces of ${size}`);
       const elements = expected.finalState!.length / (c.seqStart.length - 1);
@@ -175,7 +179,11 @@ function expectSameState(actual: Float32Array, expected: Float32Array, what: str
   const unwritten = (x: number) => Number.isNaN(x);
   for (let i = 0; i < expected.length; i++)
     if (unwritten(expected[i]!) !== unwritten(actual[i]!)) throw new Error(`${what}: float ${i} is ${actual[i]}`);
-  expectSameBits(actual.map((x) => (unwritten(x) ? 0 : x)), expected.map((x) => (unwritten(x) ? 0 : x)), what);
+  expectSameBits(
+    actual.map((x) => (unwritten(x) ? 0 : x)),
+    expected.map((x) => (unwritten(x) ? 0 : x)),
+    what,
+  );
 }
 
 /** The state at every position of a sequence, and 2,000 tokens of drift. */
@@ -209,7 +217,9 @@ export function stateTests(variant: LinearVariant, sizes: LinearSizes): void {
       const ops = await opsOf(isa);
       const c = linearCase(variant, sizes, [8]);
       expect(() => serve(ops, c, 0, pieces(c, 8))).toThrow("block is 0, expected 1 to 256");
-      expect(() => serve(ops, misplaced(c), 16, [[{ seq: 0, count: 3 }]])).toThrow(/Dk is 12, expected a multiple of 8/);
+      expect(() => serve(ops, misplaced(c), 16, [[{ seq: 0, count: 3 }]])).toThrow(
+        /Dk is 12, expected a multiple of 8/,
+      );
       expectStale(ops, c);
     });
   }
