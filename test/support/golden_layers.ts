@@ -85,8 +85,8 @@ function ropeOf(golden: Golden): RopeConfig {
   };
 }
 
-/** Longest position of any golden layer, rounded up. */
-const POSITIONS = 256;
+/** More than any golden layer has. */
+const POSITIONS = 4096;
 
 /** Softmax attention of a golden file, in both forms. */
 export class GoldenAttention {
