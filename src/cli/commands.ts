@@ -2,18 +2,34 @@
 // Knows names only; what a command does is in its own file.
 
 import type { Command } from "./command.ts";
+import { completionCommand } from "./completion.ts";
 import { convertCommand } from "./convert.ts";
 import { evalCommand } from "./eval.ts";
 import { exportCommand } from "./export.ts";
+import { hybridsCommand } from "./hybrids.ts";
+import { jobsCommand } from "./jobs.ts";
+import { modelsCommand } from "./models.ts";
+import { psCommand } from "./ps.ts";
+import { runCommand } from "./run.ts";
 import { searchCommand } from "./search.ts";
+import { serveCommand } from "./serve.ts";
+import { tasksCommand } from "./tasks.ts";
 
 export type { Command } from "./command.ts";
 export { defineCommand } from "./command.ts";
 
 /** Every command by name, in the order of the help. */
 export const commands: Readonly<Record<string, Command>> = {
+  serve: serveCommand,
+  run: runCommand,
   convert: convertCommand,
   search: searchCommand,
   eval: evalCommand,
   export: exportCommand,
+  ps: psCommand,
+  models: modelsCommand,
+  hybrids: hybridsCommand,
+  tasks: tasksCommand,
+  jobs: jobsCommand,
+  completion: completionCommand(() => commands),
 };

@@ -16,14 +16,19 @@ export interface ServedName {
   readonly record: HybridRecord | null;
 }
 
-/** Further names for the backbone, from the command line. */
-export type Aliases = Readonly<Record<string, string>>;
+/** How the backbone is named here, beside what the store says. */
+export interface Naming {
+  /** Further names: alias -> backbone, hybrid or backbone:hybrid. */
+  readonly aliases?: Readonly<Record<string, string>>;
+  /** The hybrid that the backbone's name means for this server, in place of the stored default. */
+  readonly standard?: string | null;
+}
 
 export class HybridRegistry {
   readonly backbone: string;
   readonly #engine: EngineClient;
   readonly #store: Store;
-  readonly #aliases: Aliases;
+  readonly #naming: Naming;
   /** What the engine holds: the pool's path and time by variant, the mask and pools by hybrid. */
   readonly #pools = new Map<string, string>();
   readonly #hybrids = new Map<string, string>();
@@ -31,11 +36,11 @@ export class HybridRegistry {
   readonly #problems = new Map<string, string>();
   #syncing: Promise<void> = Promise.resolve();
 
-  constructor(engine: EngineClient, store: Store, backbone: string, aliases: Aliases = {}) {
+  constructor(engine: EngineClient, store: Store, backbone: string, naming: Naming = {}) {
     this.#engine = engine;
     this.#store = store;
     this.backbone = backbone;
-    this.#aliases = aliases;
+    this.#naming = naming;
   }
 
   /** Brings the engine up to the store; one hybrid that cannot be served does not hinder the others. */
@@ -53,7 +58,9 @@ export class HybridRegistry {
   /** Every name that can be asked for. */
   names(): ServedName[] {
     const hybrids = this.#store.hybrids.list(this.backbone).filter((record) => this.#hybrids.has(record.name));
-    const standard = hybrids.find((record) => record.isDefault) ?? null;
+    const { standard: preferred = null, aliases = {} } = this.#naming;
+    const isStandard = (one: HybridRecord) => (preferred === null ? one.isDefault : one.name === preferred);
+    const standard = hybrids.find(isStandard) ?? null;
     const names: ServedName[] = [
       { id: this.backbone, hybrid: standard?.name ?? BASE_HYBRID, record: standard },
       { id: `${this.backbone}:${BASE_HYBRID}`, hybrid: BASE_HYBRID, record: null },
@@ -62,9 +69,14 @@ export class HybridRegistry {
         .filter((record) => record.alias !== null)
         .map((record) => ({ id: record.alias!, hybrid: record.name, record })),
     ];
-    for (const [alias, target] of Object.entries(this.#aliases)) {
-      const found = names.find((served) => served.id === target || served.id === `${this.backbone}:${target}`);
-      if (found !== undefined) names.push({ ...found, id: alias });
+    for (const [alias, target] of Object.entries(aliases)) {
+      for (const served of [...names]) {
+        if (served.id === target || served.id === `${this.backbone}:${target}`) names.push({ ...served, id: alias });
+        // An alias of the backbone stands for it in backbone:hybrid too.
+        else if (target === this.backbone && served.id.startsWith(`${target}:`)) {
+          names.push({ ...served, id: alias + served.id.slice(target.length) });
+        }
+      }
     }
     return names;
   }

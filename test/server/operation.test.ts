@@ -23,7 +23,7 @@ const modelIds = async () =>
 const register = (body: Record<string, unknown>) => server.send("POST", "/v1/hybrids", body);
 
 test("models are the backbone, its full form and aliases", async () => {
-  expect(await modelIds()).toEqual(["tiny", "tiny:base", "short"]);
+  expect(await modelIds()).toEqual(["tiny", "tiny:base", "short", "short:base"]);
   expect(await json(await server.get("/v1/models/short"))).toMatchObject({ id: "short", max_model_len: 64 });
   expect((await server.get("/v1/models/none")).status).toBe(404);
 });
@@ -39,7 +39,7 @@ test("a hybrid is registered by layers and served under its name and alias at on
     default: false,
     served: true,
   });
-  expect(await modelIds()).toEqual(["tiny", "tiny:base", "tiny:recall", "fast", "short"]);
+  expect(await modelIds()).toEqual(["tiny", "tiny:base", "tiny:recall", "fast", "short", "short:base", "short:recall"]);
   for (const model of ["tiny:recall", "fast"]) {
     expect((await server.send("POST", "/v1/completions", { model, prompt: "x" })).status).toBe(200);
   }
@@ -63,7 +63,7 @@ test("the default hybrid is what the backbone's name means", async () => {
 test("a deleted hybrid is gone from engine, store and names", async () => {
   await register({ name: "a", variant: "gla", replace: [0], default: true });
   expect(await json(await server.send("DELETE", "/v1/hybrids/a", undefined))).toMatchObject({ deleted: true });
-  expect(await modelIds()).toEqual(["tiny", "tiny:base", "short"]);
+  expect(await modelIds()).toEqual(["tiny", "tiny:base", "short", "short:base"]);
   expect(server.engine.registered.size).toBe(0);
   expect((await server.send("POST", "/v1/completions", { model: "tiny:a", prompt: "x" })).status).toBe(404);
   expect((await server.send("DELETE", "/v1/hybrids/a", undefined)).status).toBe(404);

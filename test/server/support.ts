@@ -210,7 +210,7 @@ export async function testServer(options: TestServerOptions = {}): Promise<TestS
   store.pools.put({ backbone: "tiny", variant: "gla", path: join(folder, "pools", "gla"), recipe: {} });
   const engine = new FakeEngine();
   const changes = new ChangeWatcher(store);
-  const hybrids = new HybridRegistry(engine, store, "tiny", options.aliases ?? {});
+  const hybrids = new HybridRegistry(engine, store, "tiny", { aliases: options.aliases ?? {} });
   const jobs = new JobSupervisor(store, {
     command: () => [process.execPath, "-e", "setInterval(() => {}, 1000)"],
     graceMs: 200,

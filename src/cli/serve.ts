@@ -1,0 +1,186 @@
+// graft serve: flags in, a running server and its start line out, signals until the end. The server is src/server.
+
+import { cpus } from "node:os";
+import type { EngineWorkerOptions } from "../engine/types.ts";
+import { isaNames, supportedIsas } from "../ops/library.ts";
+import { type RunningServer, startServer } from "../server/start.ts";
+import { Store } from "../store/database.ts";
+import { defineCommand } from "./command.ts";
+import { DATA_DIR_FLAG, type Flags, JSON_FLAG, THREADS_FLAG, UsageError } from "./config.ts";
+import { type ModelArgument, resolveModel } from "./model_argument.ts";
+import { formatBytes, painter } from "./terminal.ts";
+import { VERSION } from "./version.ts";
+
+/** Flags of every command that opens an engine of its own. */
+export const ENGINE_FLAGS = {
+  threads: THREADS_FLAG,
+  isa: { type: "string", choices: ["auto", ...isaNames], default: "auto", help: "instruction set of the kernels" },
+  dtype: { type: "string", choices: ["f32", "bf16"], help: "weights in memory (default: as in the checkpoint)" },
+  "max-context": {
+    type: "integer",
+    min: 2,
+    max: 2 ** 24,
+    value: "TOKENS",
+    help: "longest context (default: the model's)",
+  },
+  "kv-memory": { type: "bytes", min: 1, value: "SIZE", help: "memory of the KV pages (default: by machine)" },
+  "state-memory": {
+    type: "bytes",
+    min: 1,
+    value: "SIZE",
+    help: "memory of the recurrent states (default: by machine)",
+  },
+  "kv-dtype": { type: "string", choices: ["f32", "bf16"], default: "f32", help: "type of the KV cache" },
+} as const;
+
+const flags = {
+  host: { type: "string", value: "ADDRESS", default: "127.0.0.1", help: "address to listen on" },
+  port: { type: "integer", min: 0, max: 65535, default: 8000, help: "port, 0 for any free one" },
+  "api-key": { type: "string", value: "KEY", help: "require this key of every client" },
+  "allowed-host": {
+    type: "string",
+    multiple: true,
+    value: "NAME",
+    help: "further name that requests may be addressed to",
+  },
+  "served-model-name": { type: "string", value: "NAME", help: "further name for the model" },
+  alias: { type: "string", multiple: true, value: "NAME=MODEL", help: "further name for a hybrid" },
+  ...ENGINE_FLAGS,
+  "max-batch-tokens": { type: "integer", min: 1, max: 2 ** 20, default: 512, help: "tokens of one step" },
+  "max-sequences": { type: "integer", min: 1, max: 4096, default: 64, help: "sequences that run at once" },
+  "max-waiting": { type: "integer", min: 0, max: 2 ** 20, default: 256, help: "requests that may wait" },
+  "max-jobs": { type: "integer", min: 1, max: 10_000, default: 16, help: "background jobs that may wait or run" },
+  "max-body": { type: "bytes", min: 1024, max: 2 ** 30, default: 64 * 2 ** 20, help: "largest request body" },
+  "drain-seconds": {
+    type: "number",
+    min: 0,
+    max: 86_400,
+    default: 30,
+    help: "time for running requests after SIGTERM",
+  },
+  "data-dir": DATA_DIR_FLAG,
+  json: JSON_FLAG,
+} as const;
+
+/** Only what was given: the engine has its own defaults. */
+export function engineOptions(model: ModelArgument, given: Flags<typeof ENGINE_FLAGS>): EngineWorkerOptions {
+  return {
+    modelDir: model.path,
+    isa: given.isa,
+    kvDtype: given["kv-dtype"],
+    ...(given.threads === undefined ? {} : { threads: given.threads }),
+    ...(given.dtype === undefined ? {} : { weightDtype: given.dtype }),
+    ...(given["max-context"] === undefined ? {} : { maxContext: given["max-context"] }),
+    ...(given["kv-memory"] === undefined ? {} : { kvBytes: given["kv-memory"] }),
+    ...(given["state-memory"] === undefined ? {} : { stateBytes: given["state-memory"] }),
+  };
+}
+
+export const serveCommand = defineCommand(
+  {
+    name: "serve",
+    summary: "Serves a model and its hybrids over HTTP (OpenAI API)",
+    positionals: ["MODEL"],
+    flags,
+    details: `MODEL is a Hugging Face folder or a registered name, with :hybrid for what the bare name shall mean.
+SIGTERM or Ctrl-C lets running requests finish; a second one ends them.`,
+    examples: ["graft serve ./Qwen2.5-1.5B --port 8000", "graft serve tiny:recall --api-key $KEY --host 0.0.0.0"],
+  },
+  async ({ flags, positionals }) => {
+    const store = Store.open(flags["data-dir"]);
+    try {
+      const model = resolveModel(store, positionals[0]!);
+      checkHybrid(store, model);
+      const log = (line: string) => process.stderr.write(`${new Date().toISOString()} ${line}\n`);
+      const server = await startServer({
+        store,
+        backbone: registered(store, model),
+        engine: {
+          ...engineOptions(model, flags),
+          maxBatchTokens: flags["max-batch-tokens"],
+          maxSequences: flags["max-sequences"],
+          maxWaiting: flags["max-waiting"],
+        },
+        naming: { standard: model.hybrid, aliases: aliases(flags, model.name) },
+        host: flags.host,
+        port: flags.port,
+        apiKey: flags["api-key"] ?? null,
+        allowedHosts: flags["allowed-host"],
+        maxBodyBytes: flags["max-body"],
+        maxJobs: flags["max-jobs"],
+        version: VERSION,
+        log,
+      });
+      process.stdout.write(`${await startLine(server, flags)}\n`);
+      await untilStopped(server, flags["drain-seconds"] * 1000, log);
+      return 0;
+    } finally {
+      store.close();
+    }
+  },
+);
+
+/** A model that no job has registered yet is registered by being served. */
+function registered(store: Store, model: ModelArgument): string {
+  if (store.models.get(model.name) === null) {
+    const { name, path } = model;
+    store.models.put({ name, path, architecture: null, numLayers: null, fingerprint: null });
+  }
+  return model.name;
+}
+
+function checkHybrid(store: Store, model: ModelArgument): void {
+  if (model.hybrid === null || model.hybrid === "base" || store.hybrids.get(model.name, model.hybrid) !== null) return;
+  const names = store.hybrids.list(model.name).map((hybrid) => hybrid.name);
+  const known = names.length === 0 ? "it has none" : `it has ${names.join(", ")}`;
+  throw new UsageError(`"${model.name}" has no hybrid "${model.hybrid}": ${known}`);
+}
+
+function aliases(given: Flags<typeof flags>, backbone: string): Record<string, string> {
+  const result: Record<string, string> = {};
+  if (given["served-model-name"] !== undefined) result[given["served-model-name"]] = backbone;
+  for (const text of given.alias) {
+    const [name, target, ...rest] = text.split("=");
+    if (!name || !target || rest.length > 0) throw new UsageError(`Invalid --alias "${text}", expected NAME=MODEL`);
+    result[name] = target;
+  }
+  return result;
+}
+
+/** One line with what a person wants to know at the start; with --json the same as an object. */
+async function startLine(server: RunningServer, given: Flags<typeof flags>): Promise<string> {
+  const { engine, hybrids } = server.context;
+  const stats = await engine.stats();
+  const plan = {
+    url: server.url,
+    model: hybrids.backbone,
+    names: hybrids.names().map((served) => served.id),
+    device: `${cpus()[0]?.model.trim() ?? "CPU"} (${given.isa === "auto" ? supportedIsas().at(-1) : given.isa})`,
+    threads: given.threads ?? cpus().length,
+    weight_bytes: stats.weightBytes,
+    kv_bytes: stats.kvBytesTotal,
+    state_bytes: stats.stateBytesTotal,
+    max_context: engine.info.maxContext,
+  };
+  if (given.json) return JSON.stringify(plan);
+  const memory = `weights ${formatBytes(plan.weight_bytes)}, KV ${formatBytes(plan.kv_bytes)}, states ${formatBytes(plan.state_bytes)}`;
+  const url = painter(process.stdout)("bold", plan.url);
+  return `graft ${VERSION} serves ${plan.model} on ${plan.device}, ${plan.threads} threads; ${memory}; ${url}`;
+}
+
+/** Waits for SIGTERM or SIGINT, then for the drain; a second signal cuts it short. */
+async function untilStopped(server: RunningServer, limitMs: number, log: (line: string) => void): Promise<void> {
+  const cut = new AbortController();
+  await new Promise<void>((resolve) => {
+    let asked = false;
+    const onSignal = () => {
+      if (asked) cut.abort();
+      asked = true;
+      resolve();
+    };
+    process.on("SIGTERM", onSignal);
+    process.on("SIGINT", onSignal);
+  });
+  log(`stopping: ${server.context.lifecycle.active} requests under way`);
+  await server.stop(limitMs, cut.signal);
+}

@@ -1,0 +1,181 @@
+// Starts and stops a whole server: lock, socket, store, engine, hybrids, jobs, routes. The order is the point of this
+// file: what can fail cheaply comes first, and a stop undoes it backwards.
+
+import { rmSync } from "node:fs";
+import { startEngine } from "../engine/client.ts";
+import type { EngineWorkerOptions } from "../engine/types.ts";
+import { ChangeWatcher } from "../jobs/change_watcher.ts";
+import { selfCommand } from "../jobs/self.ts";
+import { JobSupervisor } from "../jobs/supervisor.ts";
+import { createMetrics } from "../metrics/metrics.ts";
+import type { Store } from "../store/database.ts";
+import { writeFileAtomically } from "../store/files.ts";
+import { tryLock } from "../store/lock.ts";
+import { StoreError } from "../store/store_error.ts";
+import { createApp } from "./app.ts";
+import type { ServerContext } from "./context.ts";
+import { isLoopback, LOOPBACK_HOSTS } from "./guards.ts";
+import { HybridRegistry, type Naming } from "./hybrid_registry.ts";
+import { Lifecycle } from "./lifecycle.ts";
+import { type Listener, listen } from "./listener.ts";
+import { loadModelText } from "./model_text.ts";
+import { withTimeout } from "./sse.ts";
+
+/** Settings of a server; the caller opens and closes the store. */
+export interface ServerOptions {
+  readonly store: Store;
+  /** Name of the backbone in the store. */
+  readonly backbone: string;
+  readonly engine: EngineWorkerOptions;
+  readonly naming?: Naming;
+  readonly host: string;
+  readonly port: number;
+  readonly apiKey: string | null;
+  /** Further host names under which a loopback server may be addressed. */
+  readonly allowedHosts: readonly string[];
+  readonly maxBodyBytes: number;
+  /** Jobs that may be queued or running. */
+  readonly maxJobs: number;
+  readonly version: string;
+  readonly log: (line: string) => void;
+}
+
+/** A server that answers. */
+export interface RunningServer {
+  readonly url: string;
+  readonly context: ServerContext;
+  /** Takes nothing new, lets what runs finish within `limitMs` or until `cut` aborts, then ends everything. */
+  stop(limitMs: number, cut?: AbortSignal): Promise<void>;
+}
+
+/** How long cancelled streams get to say goodbye. */
+const GOODBYE_MS = 1000;
+/** The socket's own body limit lies above the application's, whose answer says more. */
+const HARD_LIMIT_FACTOR = 4;
+
+/**
+ * Starts a server. Resolves when it answers.
+ * @throws StoreError when the data folder is in use or damaged, Error when the port is taken, CheckpointError when the
+ * model cannot be loaded
+ */
+export async function startServer(options: ServerOptions): Promise<RunningServer> {
+  const { store } = options;
+  const lock = tryLock(store.dir.serverLock);
+  if (lock === null) {
+    throw new StoreError(
+      "locked",
+      `Cannot serve from "${store.dir.root}": another server uses it; stop it or choose another --data-dir`,
+    );
+  }
+  let listener: Listener | null = null;
+  try {
+    store.check();
+    listener = listen(options.host, options.port, options.maxBodyBytes * HARD_LIMIT_FACTOR);
+    writeInfo(options, listener.url);
+    const running = await assemble(options, listener);
+    return {
+      ...running,
+      async stop(limitMs, cut) {
+        await running.stop(limitMs, cut);
+        lock.release();
+      },
+    };
+  } catch (error) {
+    await listener?.close();
+    lock.release();
+    throw error;
+  }
+}
+
+async function assemble(options: ServerOptions, listener: Listener): Promise<RunningServer> {
+  const { store, log } = options;
+  const text = loadModelText(options.engine.modelDir);
+  const engine = await startEngine(options.engine);
+  const changes = new ChangeWatcher(store);
+  const hybrids = new HybridRegistry(engine, store, options.backbone, options.naming);
+  const jobs = new JobSupervisor(store, {
+    maxJobs: options.maxJobs,
+    command: (job) => [...selfCommand(), job.kind, ...job.args, "--job", job.id, "--data-dir", store.dir.root],
+    onChange(job) {
+      changes.notify();
+      log(`job ${job.id}: ${job.state}${job.error === null ? "" : `: ${job.error}`}`);
+    },
+  });
+  const loopback = isLoopback(options.host);
+  const context: ServerContext = {
+    engine,
+    text,
+    store,
+    jobs,
+    changes,
+    hybrids,
+    metrics: createMetrics(engine, store, options.backbone),
+    lifecycle: new Lifecycle(),
+    guards: {
+      apiKey: options.apiKey,
+      allowedHosts: loopback ? [...LOOPBACK_HOSTS, options.host, ...options.allowedHosts] : null,
+      maxBodyBytes: options.maxBodyBytes,
+    },
+    log,
+  };
+  await hybrids.sync();
+  const stopFollowing = followStore(context);
+  const app = createApp(context, options.version);
+  listener.serve((request) => app.fetch(request));
+  jobs.start();
+  return {
+    url: listener.url,
+    context,
+    async stop(limitMs, cut) {
+      const drained = context.lifecycle.drain();
+      const paused = jobs.stop();
+      await Promise.race([withTimeout(drained, limitMs), aborted(cut)]);
+      stopFollowing();
+      await engine.close();
+      await withTimeout(drained, GOODBYE_MS);
+      await listener.close();
+      changes.close();
+      await paused;
+      rmSync(store.dir.serverInfo, { force: true });
+    },
+  };
+}
+
+/** Serves what other processes register as soon as they commit it; answers the function that stops this. */
+function followStore(context: ServerContext): () => void {
+  const stop = new AbortController();
+  const shown = new Map<string, string>();
+  const follow = async () => {
+    while (!stop.signal.aborted) {
+      await context.hybrids.sync();
+      for (const [name, problem] of context.hybrids.problems) {
+        if (shown.get(name) !== problem) context.log(`hybrid ${name} is not served: ${problem}`);
+        shown.set(name, problem);
+      }
+      await context.changes.wait(60_000, stop.signal);
+    }
+  };
+  follow().catch((error: unknown) => {
+    if (!stop.signal.aborted)
+      context.log(`The store is no longer followed: ${error instanceof Error ? error.message : error}`);
+  });
+  return () => stop.abort();
+}
+
+/** For `graft ps`. */
+function writeInfo(options: ServerOptions, url: string): void {
+  const info = {
+    pid: process.pid,
+    url,
+    backbone: options.backbone,
+    path: options.engine.modelDir,
+    started_at: Date.now(),
+  };
+  writeFileAtomically(options.store.dir.serverInfo, `${JSON.stringify(info)}\n`);
+}
+
+function aborted(signal: AbortSignal | undefined): Promise<void> {
+  if (signal === undefined) return new Promise(() => {});
+  if (signal.aborted) return Promise.resolve();
+  return new Promise((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
+}
