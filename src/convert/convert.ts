@@ -128,7 +128,9 @@ async function train(
       unexplained: conversion.measure(options.heldout),
     };
     history.push(mark);
-    progress.event("measured", { tokens: mark.tokens, unexplained: mark.unexplained });
+    const all = mark.unexplained.flat();
+    const mean = all.reduce((sum, value) => sum + value, 0) / all.length;
+    progress.event("measured", { tokens: mark.tokens, mean, unexplained: mark.unexplained });
   };
   const save = () => conversion.save(folder, settings, { history, seconds: elapsed() });
   while (conversion.step < recipe.steps) {

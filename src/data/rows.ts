@@ -130,14 +130,14 @@ export class RowOrder {
   readonly #order: Int32Array;
 
   constructor(rows: number, seed: number) {
-    if (rows < 1) throw new RangeError("Cannot order rows: there are none");
     this.#numRows = rows;
     this.#seed = seed;
     this.#order = new Int32Array(rows);
   }
 
-  /** Row at the given position of the endless sequence. */
+  /** Row at the given position of the endless sequence. @throws RangeError where there are no rows */
   at(position: number): number {
+    if (this.#numRows === 0) throw new RangeError("Cannot order rows: there are none");
     const epoch = Math.floor(position / this.#numRows);
     if (epoch !== this.#epoch) this.#shuffle(epoch);
     return this.#order[position % this.#numRows]!;
