@@ -49,6 +49,7 @@ export interface EngineParts {
 export class Engine {
   readonly info: EngineInfo;
   readonly #parts: EngineParts;
+  #closed = false;
   readonly #sequences = new Map<number, Sequence>();
   readonly #counters = new Counters();
   #nextId = 1;
@@ -159,8 +160,10 @@ export class Engine {
     };
   }
 
-  /** Cancels everything and frees the engine's own memory (not the model's). */
+  /** Cancels everything and frees the engine's own memory (not the model's); a second call does nothing. */
   close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
     for (const id of [...this.#sequences.keys()]) this.cancel(id);
     this.#parts.close();
   }
