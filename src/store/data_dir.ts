@@ -9,6 +9,8 @@ export interface DataDir {
   readonly database: string;
   /** Held by the one server of this folder. */
   readonly serverLock: string;
+  /** Where the running server says its address; meaningful only while the lock is held. */
+  readonly serverInfo: string;
   /** Posted task files. */
   readonly tasks: string;
   /** Pools of linear counterparts, one folder each. */
@@ -24,6 +26,7 @@ export function dataDir(root: string | undefined): DataDir {
     root: base,
     database: join(base, "graft.db"),
     serverLock: join(base, "server.lock"),
+    serverInfo: join(base, "server.json"),
     tasks: join(base, "tasks"),
     pools: join(base, "pools"),
     job(id) {
