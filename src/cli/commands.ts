@@ -9,6 +9,7 @@ import { exportCommand } from "./export.ts";
 import { hybridsCommand } from "./hybrids.ts";
 import { jobsCommand } from "./jobs.ts";
 import { modelsCommand } from "./models.ts";
+import { pretrainCommand } from "./pretrain.ts";
 import { psCommand } from "./ps.ts";
 import { runCommand } from "./run.ts";
 import { searchCommand } from "./search.ts";
@@ -26,6 +27,7 @@ export const commands: Readonly<Record<string, Command>> = {
   search: searchCommand,
   eval: evalCommand,
   export: exportCommand,
+  pretrain: pretrainCommand,
   ps: psCommand,
   models: modelsCommand,
   hybrids: hybridsCommand,
