@@ -140,7 +140,7 @@ function encodeOnce(text: string, encoder: TaskEncoder, special: boolean): reado
 }
 
 /** Keeps the last maxLength ids of the input; only the context gives way. */
-function cutLeft(pair: Pair, maxLength: number): PreparedRequest {
+export function cutLeft(pair: Pair, maxLength: number): PreparedRequest {
   const { contextIds, continuationIds } = pair;
   if (continuationIds.length > maxLength) {
     throw new RangeError(

@@ -2,6 +2,7 @@
 // The algorithm is @huggingface/tokenizers'; the policy on special tokens and the decoding by bytes are ours.
 import { Tokenizer as CoreTokenizer } from "@huggingface/tokenizers";
 import { CheckpointError } from "../errors.ts";
+import { withExplicitByteLevel } from "./byte_level.ts";
 import { type PieceDecoding, pieceDecoding } from "./piece_decoder.ts";
 import { isObject, type Json, readTokenizerFiles, type TokenizerFiles, tokenContent } from "./tokenizer_files.ts";
 
@@ -40,7 +41,7 @@ export class Tokenizer {
     const { definition, config } = files;
     this.config = config;
     try {
-      this.#core = new CoreTokenizer(definition, config);
+      this.#core = new CoreTokenizer(withExplicitByteLevel(definition), config);
     } catch (cause) {
       const why = cause instanceof Error ? cause.message : String(cause);
       throw new CheckpointError(`Cannot use the tokenizer of "${origin}": ${why}`, { cause });
