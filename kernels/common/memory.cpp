@@ -26,7 +26,7 @@ uint64_t round_up(uint64_t n, uint64_t to) { return (n + to - 1) / to * to; }
 
 /// A zeroed mapping of `bytes` (a multiple of 2 MiB) on a 2 MiB border, or null.
 void* map_huge(uint64_t bytes) {
-  void* raw = mmap(nullptr, bytes + kHuge, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* raw = mmap(nullptr, bytes + kHuge, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (raw == MAP_FAILED) return nullptr;
   const auto start = reinterpret_cast<uint64_t>(raw), aligned = round_up(start, kHuge);
   if (aligned > start) munmap(raw, aligned - start);
@@ -59,7 +59,11 @@ void convert_all(void* dst, const void* src, uint64_t n, F&& f) {
 using graft::Header;
 
 extern "C" void* graft_alloc(uint64_t bytes) {
-  if (bytes > graft::kLargest) return nullptr;
+  const auto refuse = [bytes]() -> void* {
+    graft::fail(GRAFT_OUT_OF_MEMORY, "the system has no %llu bytes left", (unsigned long long)bytes);
+    return nullptr;
+  };
+  if (bytes > graft::kLargest) return refuse();
   const uint64_t total = graft::round_up(bytes + sizeof(Header), graft::kAlign);
   void* block;
   uint64_t mapped = 0;
@@ -70,7 +74,7 @@ extern "C" void* graft_alloc(uint64_t bytes) {
     block = std::aligned_alloc(graft::kAlign, total);
     if (block) std::memset(block, 0, total);
   }
-  if (!block) return nullptr;
+  if (!block) return refuse();
   auto* header = static_cast<Header*>(block);
   header->magic = graft::kMagic;
   header->mapped = mapped;

@@ -99,6 +99,7 @@ struct Bfloat16 {
   template <int R, int V>
   static inline void step(vf (&acc)[R][V], const float* a, int64_t a_row, const uint32_t* b) {
     multiply(acc, a, a_row, [b](int v) { return low(b + v * VL); });
+    asm("" : "+r"(b));  // load the words again: keeping them would take registers from the sums
     multiply(acc, a + 1, a_row, [b](int v) { return high(b + v * VL); });
   }
 
@@ -112,8 +113,10 @@ struct Bfloat16 {
   static inline vf low(const uint32_t* p) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256((const __m256i*)p), 16));
   }
-  static inline vf high(const uint32_t* p) {
-    return _mm256_castsi256_ps(_mm256_and_si256(_mm256_loadu_si256((const __m256i*)p), _mm256_set1_epi32(-0x10000)));
+  static inline vf high(const uint32_t* p) {  // the mask stays in memory, again for the sake of registers
+    alignas(32) static const int32_t mask[8] = {-65536, -65536, -65536, -65536, -65536, -65536, -65536, -65536};
+    const __m256i top = *reinterpret_cast<const volatile __m256i*>(mask);
+    return _mm256_castsi256_ps(_mm256_and_si256(top, _mm256_loadu_si256((const __m256i*)p)));
   }
 #endif
 };
