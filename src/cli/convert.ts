@@ -4,6 +4,7 @@ import { join, resolve } from "node:path";
 import type { Variant } from "../../models/attention/mixer.ts";
 import { VARIANTS } from "../../models/attention/shape.ts";
 import { loadModel } from "../../models/load.ts";
+import type { LoadedModel } from "../../models/model.ts";
 import { ConvertCancelled, type ConvertResult, convert } from "../convert/convert.ts";
 import { type PreparedData, prepareData, rowEncoder } from "../convert/prepare_data.ts";
 import { type Recipe, type RecipeOptions, resolveRecipe } from "../convert/recipe.ts";
@@ -116,14 +117,15 @@ async function run(context: WorkContext, argument: string, flags: ConvertFlags):
     const folder = flags.out === undefined ? join(store.dir.pools, target.name) : resolve(flags.out);
     const poolFolder = (variant: Variant) =>
       flags.out !== undefined && recipe.variants.length === 1 ? folder : join(folder, variant);
-    const data = await readData(ops, target.path, model, recipe, flags, reporter);
+    const runFolder = recipe.variants.length === 1 ? poolFolder(recipe.variants[0]!) : folder;
+    const data = await readData(ops, model, recipe, flags, reporter, runFolder);
     const result = await convert({
       ops,
       model,
       recipe,
       training: data.training,
       heldout: data.heldout,
-      folder: recipe.variants.length === 1 ? poolFolder(recipe.variants[0]!) : folder,
+      folder: runFolder,
       poolFolder,
       checkpointSeconds: flags["checkpoint-every"],
       restart: flags.restart,
@@ -149,17 +151,17 @@ async function run(context: WorkContext, argument: string, flags: ConvertFlags):
 
 async function readData(
   ops: Ops,
-  directory: string,
-  model: ReturnType<typeof loadModel>,
+  model: LoadedModel,
   recipe: Recipe,
   flags: ConvertFlags,
   reporter: WorkContext["reporter"],
+  folder: string,
 ): Promise<PreparedData> {
   const count = flags["sample-rows"];
   if (flags.data.length === 0 && count === 0 && recipe.steps > 0) {
     throw new UsageError("There is nothing to train on: give --data FILES, or --sample-rows N");
   }
-  const tokenizer = Tokenizer.load(directory);
+  const tokenizer = Tokenizer.load(model.directory);
   const share = Number(flags.heldout);
   const data = prepareData({
     data: flags.data,
@@ -173,7 +175,7 @@ async function readData(
   if (prefixId === null) throw new UsageError("Rows cannot be sampled: the model has no bos token to begin with");
   const { rowLength, seed } = recipe;
   const sampling = { count, rowLength, prefixId, seed, progress: reporter };
-  return { ...data, training: await sampleIntoRows(ops, model, data.training, sampling) };
+  return { ...data, training: await sampleIntoRows(ops, model, data.training, sampling, folder) };
 }
 
 function recipeOptions(flags: ConvertFlags): RecipeOptions {
