@@ -55,17 +55,18 @@ class Pages {
   /// Whole vectors of keys lie inside a page.
   bool aligned() const { return page_size_ % VL == 0; }
 
-  const Block<T>& direct(int64_t key, int visible) {
+  const Block<T>& direct(int64_t key, int visible, int visible_next) {
     for (int v = 0; v * VL < visible; v++) {
-      const int64_t at = key + v * VL;
-      block_.keys[v] = k_ + table_[at / page_size_] * page_ + head_ + at % page_size_;
+      block_.keys[v] = keys_at(key + v * VL);
+      block_.next_keys[v] = v * VL < visible_next ? keys_at(key + kBlock + v * VL) : block_.keys[v];
     }
     block_.key_depth = page_size_;
     block_.num_runs = 0;
     for (int at = 0; at < visible;) {
-      const int64_t offset = (key + at) % page_size_;
-      const int count = int(std::min<int64_t>(visible - at, page_size_ - offset));
-      block_.runs[block_.num_runs++] = {v_ + table_[(key + at) / page_size_] * page_ + head_ + offset * D_, count};
+      const int count = int(std::min<int64_t>(visible - at, page_size_ - (key + at) % page_size_));
+      const T* values = values_at(key + at);
+      const int64_t ahead = at < visible_next ? values_at(key + kBlock + at) - values : 0;
+      block_.runs[block_.num_runs++] = {values, count, ahead};
       at += count;
     }
     return block_;
@@ -73,31 +74,36 @@ class Pages {
 
   /// The block widened to float32 in `room` (2 * kBlock * D floats).
   const Block<float>& packed(int64_t key, int visible, float* room) {
-    const Block<T>& from = direct(key, aligned() ? visible : 0);
+    const Block<T>& from = direct(key, aligned() ? visible : 0, 0);
     if (aligned())
       for (int64_t d = 0; d < D_; d++)
         for (int v = 0; v * VL < visible; v++)
           vstore(room + d * kBlock + v * VL, load_wide(from.keys[v] + d * page_size_));
     else
       for (int i = 0; i < visible; i++) {
-        const T* column = k_ + table_[(key + i) / page_size_] * page_ + head_ + (key + i) % page_size_;
+        const T* column = keys_at(key + i);
         for (int64_t d = 0; d < D_; d++) room[d * kBlock + i] = widen(column[d * page_size_]);
       }
     float* values = room + int64_t(kBlock) * D_;
     for (int i = 0; i < visible; i++) {
-      const T* row = v_ + table_[(key + i) / page_size_] * page_ + head_ + (key + i) % page_size_ * D_;
+      const T* row = values_at(key + i);
       vloop(D_, [&](int64_t d, int n) {
         store_part(values + i * D_ + d, n == VL ? load_wide(row + d) : load_wide_n(row + d, n), n);
       });
     }
-    for (int v = 0; v < kKeyVectors; v++) packed_.keys[v] = room + v * VL;
+    for (int v = 0; v < kKeyVectors; v++) packed_.keys[v] = packed_.next_keys[v] = room + v * VL;
     packed_.key_depth = kBlock;
-    packed_.runs[0] = {values, visible};
+    packed_.runs[0] = {values, visible, 0};
     packed_.num_runs = 1;
     return packed_;
   }
 
  private:
+  const T* keys_at(int64_t key) const { return k_ + table_[key / page_size_] * page_ + head_ + key % page_size_; }
+  const T* values_at(int64_t key) const {
+    return v_ + table_[key / page_size_] * page_ + head_ + key % page_size_ * D_;
+  }
+
   static float widen(float x) { return x; }
   static float widen(bf16 x) { return bf16_to_float(x); }
 
@@ -144,10 +150,11 @@ void attend(Pages<T>& pages, const QueryRows& rows, int64_t begin, float* room) 
   const bool widen_once = std::is_same_v<T, bf16> && rows.count >= kPackRows;
   if (pages.aligned() && !widen_once)
     attend_span(
-        rows, begin, [&](int64_t key, int visible) -> const auto& { return pages.direct(key, visible); });
+        rows,
+        begin, [&](int64_t key, int visible, int after) -> const auto& { return pages.direct(key, visible, after); });
   else
     attend_span(
-        rows, begin, [&](int64_t key, int visible) -> const auto& { return pages.packed(key, visible, room); });
+        rows, begin, [&](int64_t key, int visible, int) -> const auto& { return pages.packed(key, visible, room); });
 }
 
 /// o = total / sum, and the log of the sum.

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <type_traits>
 
 #include "rows.h"
 #include "tile_product.h"
@@ -20,10 +21,12 @@ constexpr int kKeyVectors = kBlock / VL;
 template <class T>
 struct Block {
   const T* keys[kKeyVectors];
+  const T* next_keys[kKeyVectors];  // those of the next block, or the same again
   int64_t key_depth;
   struct Run {
     const T* values;  // [count, D]
     int count;
+    int64_t ahead;  // elements from here to the next block's run, or 0
   } runs[kBlock];
   int num_runs;
 };
@@ -37,17 +40,38 @@ struct QueryRows {
   int64_t position(int row) const { return first_position + row / group; }
 };
 
+/// o[rows, D] = o * scale (if given) + p values, `depth` of the run's rows.
+template <bool AHEAD, class Run>
+void add_values(float* o, Operand p, const Run& run, int rows, int D, int depth, const float* scale) {
+  using T = std::remove_cvref_t<decltype(*run.values)>;
+  const auto product = [&](auto values) {
+    if (scale)
+      tile_product<Start::kScale>(o, D, p, values, D, rows, D, depth, scale);
+    else
+      tile_product<Start::kAdd>(o, D, p, values, D, rows, D, depth);
+  };
+  if constexpr (AHEAD)
+    product(DenseAhead<T>{run.values, run.ahead});
+  else
+    product(Dense<T>{run.values});
+}
+
 /// One more block for `rows` <= kTileRows rows from `first`, whose visible keys of the block are the first
 /// visible[row].
-template <class T>
+/// `AHEAD` fetches the next block meanwhile.
+template <bool AHEAD, class T>
 void update_tile(const QueryRows& all, int first, int rows, const int* visible, const Block<T>& block) {
   alignas(64) float p[kTileRows][kBlock];
   alignas(64) float change[VL] = {}, fresh[VL] = {};
   const int fewest = *std::min_element(visible, visible + rows), most = *std::max_element(visible, visible + rows);
   const int vectors = (most + VL - 1) / VL;
   const int64_t D = all.D;
-  tile_product<Start::kZero>(p[0], kBlock, Operand{all.q + first * D, D, 1}, Scattered<T>{block.keys}, block.key_depth,
-                             rows, vectors * VL, all.D);
+  const Operand q{all.q + first * D, D, 1};
+  if constexpr (AHEAD)
+    tile_product<Start::kZero>(p[0], kBlock, q, ScatteredAhead<T>{block.keys, block.next_keys}, block.key_depth, rows,
+                               vectors * VL, all.D);
+  else
+    tile_product<Start::kZero>(p[0], kBlock, q, Scattered<T>{block.keys}, block.key_depth, rows, vectors * VL, all.D);
   for (int r = 0; r < rows; r++) {
     vf max = vset(-INFINITY);
     for (int v = 0; v < vectors; v++) {
@@ -76,11 +100,7 @@ void update_tile(const QueryRows& all, int first, int rows, const int* visible, 
   float* o = all.o + first * D;
   for (int i = 0, at = 0; i < block.num_runs && (i == 0 || at < fewest); at += block.runs[i++].count) {
     const int depth = std::clamp(fewest - at, 0, block.runs[i].count);
-    const Dense<T> values{block.runs[i].values};
-    if (i == 0)
-      tile_product<Start::kScale>(o, D, Operand{p[0] + at, kBlock, 1}, values, D, rows, all.D, depth, change);
-    else
-      tile_product<Start::kAdd>(o, D, Operand{p[0] + at, kBlock, 1}, values, D, rows, all.D, depth);
+    add_values<AHEAD>(o, Operand{p[0] + at, kBlock, 1}, block.runs[i], rows, all.D, depth, i == 0 ? change : nullptr);
   }
   if (fewest == most) return;
   for (int r = 0; r < rows; r++)  // the keys that only later rows of the tile see
@@ -92,7 +112,8 @@ void update_tile(const QueryRows& all, int first, int rows, const int* visible, 
     }
 }
 
-/// All blocks of the span that starts at key `begin`, for all rows. block_at(first key, number of visible keys).
+/// All blocks of the span that starts at key `begin`, for all rows. block_at(first key, number of visible keys, the
+/// same of the block after it).
 template <class BlockAt>
 void attend_span(const QueryRows& rows, int64_t begin, BlockAt&& block_at) {
   std::fill(rows.max, rows.max + rows.count, -INFINITY);
@@ -105,12 +126,16 @@ void attend_span(const QueryRows& rows, int64_t begin, BlockAt&& block_at) {
   // Tiles of nearly equal height: 8 rows go as 4 + 4.
   const int tiles = (rows.count + kTileRows - 1) / kTileRows, height = (rows.count + tiles - 1) / tiles;
   for (int64_t key = begin; key < end; key += kBlock) {
-    const auto& block = block_at(key, visible_of(rows.count - 1, key));
+    const int after = key + kBlock < end ? visible_of(rows.count - 1, key + kBlock) : 0;
+    const auto& block = block_at(key, visible_of(rows.count - 1, key), after);
     for (int first = 0; first < rows.count; first += height) {
       const int count = std::min(height, rows.count - first);
       int visible[kTileRows];
       for (int r = 0; r < count; r++) visible[r] = visible_of(first + r, key);
-      if (visible[count - 1] > 0) update_tile(rows, first, count, visible, block);
+      if (tiles == 1)
+        update_tile<true>(rows, first, count, visible, block);
+      else if (visible[count - 1] > 0)
+        update_tile<false>(rows, first, count, visible, block);
     }
   }
 }

@@ -39,87 +39,127 @@ double weigh(float* w, double* sums, const float* x, int64_t V, float max, float
   return total;
 }
 
-/// The items with x >= least, by ascending id.
-void collect(std::vector<Item>& items, const float* x, const float* w, int64_t V, float least) {
-  items.clear();
+/// f(index) for every logit >= least, ascending.
+template <class F>
+void each_from(const float* x, int64_t V, float least, F&& f) {
   const vf bound = vset(least);
   vloop(V, [&](int64_t i, int lanes) {
     uint32_t bits = ~vbits(vless(load_part(x + i, lanes), bound)) & ((1u << lanes) - 1);
-    for (; bits; bits &= bits - 1) {
-      const int64_t at = i + __builtin_ctz(bits);
-      items.push_back({x[at], w[at], int32_t(at)});
-    }
+    for (; bits; bits &= bits - 1) f(i + __builtin_ctz(bits));
   });
 }
 
-double mass(const std::vector<Item>& items, size_t begin, size_t end) {
-  double sum = 0;
-  for (size_t i = begin; i < end; i++) sum += items[i].w;
-  return sum;
+/// The first of a few ever lower logits such that those from it on satisfy `enough(their number, their weight)`.
+template <class F>
+float lower_until(const float* x, const float* w, int64_t V, float max, float temperature, F&& enough) {
+  for (const float depth : {5.f, 10.f, 18.f}) {
+    const float least = max - depth * temperature;
+    int64_t count = 0;
+    double weight = 0;
+    each_from(x, V, least, [&](int64_t i) { count++, weight += w[i]; });
+    if (enough(count, weight)) return least;
+  }
+  return std::numeric_limits<float>::lowest();
 }
 
-/// Reorders the items so that the shortest prefix, largest first, with at least `target` of weight comes first; returns
-/// its length.
+/// Reorders the items so that the shortest prefix, largest first, with at least `target` of weight comes first, its
+/// last member at its end; returns its length.
 size_t select_mass(std::vector<Item>& items, double target) {
   size_t low = 0, high = items.size();  // the answer's last member is in [low, high)
   double sum = 0;                       // weight before low
   while (high - low > 1) {
     const size_t middle = low + (high - low) / 2;
     std::nth_element(items.begin() + low, items.begin() + middle, items.begin() + high, before);
-    const double upper = mass(items, low, middle);
-    if (sum + upper >= target) {
+    double upper = sum;
+    for (size_t i = low; i < middle; i++) upper += items[i].w;
+    if (upper >= target) {
       high = middle;
     } else {
-      sum += upper;
+      sum = upper;
       low = middle;
     }
   }
   return low + 1;
 }
 
-/// The items that survive top_k, top_p and min_p, by ascending id.
-const std::vector<Item>& cut(const float* x, const float* w, int64_t V, float max, double total,
-                             const graft_sampling& s) {
-  static thread_local std::vector<Item> items;
-  const size_t k = s.top_k > 0 && s.top_k < V ? size_t(s.top_k) : 0;
-  const double top_p = decimal(s.top_p);
-  for (const float depth : {5.f, 10.f, 18.f, std::numeric_limits<float>::infinity()}) {
-    const float least = std::max(max - depth * s.temperature, std::numeric_limits<float>::lowest());
-    collect(items, x, w, V, least);
-    if (k > 0 ? items.size() >= k : mass(items, 0, items.size()) >= top_p * total) break;
+/// The last item that top_p keeps: weights are summed in bins of equal width, only the bin it falls into is ordered.
+Item nucleus_end(const float* x, const float* w, int64_t V, float max, float temperature, double target,
+                 std::vector<Item>& items) {
+  constexpr int kBins = 1024;
+  const float least = lower_until(x, w, V, max, temperature, [&](int64_t, double weight) { return weight >= target; });
+  const float range = std::min(max - least, 40 * temperature);  // 0 where the maximum is huge: everything in bin 0
+  const float by = range > 0 ? kBins / range : 0;
+  const auto bin_of = [&](int64_t i) { return int(std::min((max - x[i]) * by, float(kBins - 1))); };
+  double bins[kBins] = {};
+  each_from(x, V, least, [&](int64_t i) { bins[bin_of(i)] += w[i]; });
+  int last = 0;
+  double sum = 0;
+  while (last < kBins - 1 && sum + bins[last] < target) sum += bins[last++];
+  while (last > 0 && bins[last] == 0) sum -= bins[--last];  // the target is the total, but for rounding
+  items.clear();
+  each_from(x, V, least, [&](int64_t i) {
+    if (bin_of(i) == last) items.push_back({x[i], w[i], int32_t(i)});
+  });
+  return items[select_mass(items, target - sum) - 1];
+}
+
+/// The last item that top_k, and of its survivors top_p, keep.
+Item top_k_end(const float* x, const float* w, int64_t V, float max, const graft_sampling& s,
+               std::vector<Item>& items) {
+  const int64_t k = s.top_k;
+  const float least = lower_until(x, w, V, max, s.temperature, [&](int64_t count, double) { return count >= k; });
+  items.clear();
+  each_from(x, V, least, [&](int64_t i) { items.push_back({x[i], w[i], int32_t(i)}); });
+  const size_t kept = std::min(items.size(), size_t(k));
+  std::nth_element(items.begin(), items.begin() + (kept - 1), items.end(), before);
+  items.resize(kept);
+  if (s.top_p == 1) return items.back();
+  double total = 0;
+  for (const Item& item : items) total += item.w;
+  return items[select_mass(items, decimal(s.top_p) * total) - 1];
+}
+
+/// Sets the weights of everything that ranks behind `last` to 0 and sums what is left. Returns the total.
+double cut_behind(float* w, double* sums, const float* x, int64_t V, const Item& last, float min_w) {
+  const vf bound = vset(last.x), least = vset(min_w);
+  double total = 0;
+  for (int64_t i = 0; i < V; i += kExactRun) {
+    const int64_t end = std::min(V, i + kExactRun);
+    each_from(x + i, end - i, last.x, [&](int64_t at) {  // ties with the last one go by index
+      if (x[i + at] == last.x && i + at > last.id) w[i + at] = 0;
+    });
+    sums[i / kExactRun] = row_sum(int(end - i), [&](vf a, int at, int lanes) {
+      const vf old = load_part(w + i + at, lanes);
+      const vf ranked = vselect(vless(load_part(x + i + at, lanes), bound), vzero(), old);
+      const vf kept = vselect(vless(old, least), vzero(), ranked);
+      store_part(w + i + at, kept, lanes);
+      return vadd(a, lanes == VL ? kept : vselect(vfirst(lanes), kept, vzero()));
+    });
+    total += sums[i / kExactRun];
   }
-  if (k > 0 && k < items.size()) {
-    std::nth_element(items.begin(), items.begin() + k, items.end(), before);
-    items.resize(k);
-  }
-  if (s.top_p < 1) items.resize(select_mass(items, top_p * (k > 0 ? mass(items, 0, items.size()) : total)));
-  const double min_p = decimal(s.min_p);
-  std::erase_if(items, [min_p](const Item& item) { return item.w < min_p; });
-  std::sort(items.begin(), items.end(), [](const Item& a, const Item& b) { return a.id < b.id; });
-  return items;
+  return total;
 }
 
 int32_t draw(const float* x, int64_t V, const graft_sampling& s, const RowStats& row, int thread) {
-  const bool cuts = (s.top_k > 0 && s.top_k < V) || s.top_p < 1;
+  static thread_local std::vector<Item> items;
+  const bool top_k = s.top_k > 0 && s.top_k < V, cuts = top_k || s.top_p < 1;
   const int64_t chunks = (V + kExactRun - 1) / kExactRun;
   double* sums = static_cast<double*>(thread_scratch(thread, 0, size_t(chunks) * sizeof(double)));
   float* w = static_cast<float*>(thread_scratch(thread, 1, size_t(V) * sizeof(float)));
-  const float min_w = cuts ? 0.f : float(decimal(s.min_p));
-  const double total = weigh(w, sums, x, V, row.max, s.temperature, min_w);
-  const double u = uniform(s.seed_lo, s.seed_hi, s.choice, s.position);
-  double sum = 0;
+  const float min_w = float(decimal(s.min_p));
+  double total = weigh(w, sums, x, V, row.max, s.temperature, cuts ? 0.f : min_w);
   if (cuts) {
-    const auto& items = cut(x, w, V, row.max, total, s);
-    const double target = u * mass(items, 0, items.size());
-    for (const Item& item : items)
-      if ((sum += item.w) > target) return item.id;
-    return row.argmax;
+    const Item last = top_k ? top_k_end(x, w, V, row.max, s, items)
+                            : nucleus_end(x, w, V, row.max, s.temperature, decimal(s.top_p) * total, items);
+    total = cut_behind(w, sums, x, V, last, min_w);
   }
+  const double target = total * uniform(s.seed_lo, s.seed_hi, s.choice, s.position);
+  double sum = 0;
   for (int64_t chunk = 0; chunk < chunks; sum += sums[chunk++]) {
-    if (sum + sums[chunk] <= u * total) continue;
+    if (sum + sums[chunk] <= target) continue;
     double inside = sum;
     for (int64_t i = chunk * kExactRun; i < std::min(V, (chunk + 1) * kExactRun); i++)
-      if ((inside += w[i]) > u * total) return int32_t(i);
+      if ((inside += w[i]) > target) return int32_t(i);
   }
   return row.argmax;
 }

@@ -49,6 +49,23 @@ struct Scattered {
   Scattered from(int v) const { return {vectors + v}; }
 };
 
+/// The same, fetching what the next product will read: `ahead` elements on, or the vectors `next`.
+template <class T>
+struct DenseAhead {
+  const T* first;
+  int64_t ahead;
+  const T* at(int v) const { return first + v * VL; }
+  DenseAhead from(int v) const { return {at(v), ahead}; }
+  const T* next(int v) const { return at(v) + ahead; }
+};
+template <class T>
+struct ScatteredAhead {
+  const T *const *vectors, *const *next_vectors;
+  const T* at(int v) const { return vectors[v]; }
+  ScatteredAhead from(int v) const { return {vectors + v, next_vectors + v}; }
+  const T* next(int v) const { return next_vectors[v]; }
+};
+
 struct Operand {
   const float* data;
   int64_t row, depth;  // strides in elements
@@ -80,7 +97,13 @@ __attribute__((always_inline)) inline void register_tile(float* c, int64_t c_row
   decltype(b.at(0)) column[NV];
 #pragma GCC unroll 8
   for (int v = 0; v < NV; v++) column[v] = b.at(v);
+  // Vectors narrower than a cache line are fetched in pairs.
+  constexpr int kPair = sizeof(*column[0]) * VL < 64 ? 2 : 1;
   for (int64_t k = 0, ka = 0, kb = 0; k < depth; k++, ka += a.depth, kb += b_depth) {
+    if constexpr (requires { b.next(0); }) {
+#pragma GCC unroll 8
+      for (int v = 0; v < NV; v += kPair) _mm_prefetch(reinterpret_cast<const char*>(b.next(v) + kb), _MM_HINT_T0);
+    }
     vf bv[NV];
 #pragma GCC unroll 8
     for (int v = 0; v < NV; v++)
