@@ -1,0 +1,45 @@
+// graft selftest: compares this machine's kernels with the reference kernels. The cases are in src/selftest.
+import { isaNames } from "../ops/library.ts";
+import { Ops } from "../ops/ops.ts";
+import { type SelftestResult, selftest } from "../selftest/selftest.ts";
+import { defineCommand } from "./command.ts";
+import { JSON_FLAG, THREADS_FLAG } from "./config.ts";
+import { type Column, formatTable } from "./table.ts";
+
+const COLUMNS: readonly Column<SelftestResult>[] = [
+  { title: "CASE", cell: (row) => row.name },
+  { title: "ERROR", align: "right", cell: (row) => (row.error === null ? "-" : row.error.toExponential(1)) },
+  { title: "LIMIT", align: "right", cell: (row) => (row.limit === 0 ? "equal" : row.limit.toExponential(0)) },
+  { title: "RESULT", cell: (row) => (row.passed ? "ok" : `FAILED: ${row.detail}`) },
+];
+
+export const selftestCommand = defineCommand(
+  {
+    name: "selftest",
+    summary: "Checks every kernel of this machine against plain reference code",
+    positionals: [],
+    flags: {
+      isa: { type: "string", choices: ["auto", ...isaNames], default: "auto", help: "instruction set to check:" },
+      threads: THREADS_FLAG,
+      json: JSON_FLAG,
+    },
+    details: `ERROR is the largest difference of any output over the reference's largest value. Takes a few seconds; the exit
+status is 1 if a kernel is wrong, which on sound hardware it never is.`,
+    examples: ["graft selftest", "graft selftest --isa avx2 --threads 1 --json"],
+  },
+  async ({ flags }) => {
+    const ops = await Ops.load({ isa: flags.isa, threads: flags.threads ?? 0 });
+    const results = [...selftest(ops, await Ops.load({ isa: "reference" }))];
+    const failed = results.filter((result) => !result.passed).length;
+    const threads = Number(ops.info().threads);
+    if (flags.json) {
+      process.stdout.write(`${JSON.stringify({ isa: ops.isa, threads, failed, results }, null, 2)}\n`);
+    } else {
+      process.stdout.write(formatTable(COLUMNS, results, process.stdout));
+      const verdict =
+        failed === 0 ? `All ${results.length} cases agree` : `${failed} of ${results.length} cases FAILED`;
+      process.stdout.write(`${verdict}: ${ops.isa} kernels on ${threads} thread${threads === 1 ? "" : "s"}\n`);
+    }
+    return failed === 0 ? 0 : 1;
+  },
+);

@@ -1,0 +1,25 @@
+// What a self-test case is. A case does the same calls on any library; its named outputs are compared.
+import type { Workbench } from "./workbench.ts";
+
+export interface SelftestCase {
+  /** Op and what is special, e.g. "linear bf16". */
+  readonly name: string;
+  /** Largest allowed max|difference| / max|reference| of any output; 0 = every value equal. */
+  readonly limit: number;
+  run(bench: Workbench): void;
+}
+
+/** Limits of float32 kernels against double sums. */
+export const LIMITS = { exact: 0, forward: 1e-5, recurrent: 5e-5, gradient: 1e-4 } as const;
+
+/** seq_start of sequences of the given lengths. */
+export function startsOf(lengths: readonly number[]): number[] {
+  const starts = [0];
+  for (const length of lengths) starts.push(starts.at(-1)! + length);
+  return starts;
+}
+
+/** 0, 1, ... n-1 */
+export function range(n: number): number[] {
+  return Array.from({ length: n }, (_, i) => i);
+}
