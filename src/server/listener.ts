@@ -50,6 +50,8 @@ function bind(
       idleTimeout: IDLE_TIMEOUT_S,
       maxRequestBodySize: maxBodyBytes,
       development: false,
+      // Outside development Bun shares a port by default, and a second server would take half of the requests.
+      reusePort: false,
       fetch(request, server) {
         if (SLOW_PATHS.test(new URL(request.url).pathname)) server.timeout(request, 0);
         return handle(request);
