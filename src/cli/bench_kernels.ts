@@ -1,0 +1,74 @@
+// graft bench kernels: speed of the dense kernels beside the machine's limits. The measuring is in src/bench.
+
+import { existsSync, readFileSync } from "node:fs";
+import { benchKernel, caseName, type KernelFigure, kernelCases } from "../bench/kernels.ts";
+import { isaNames } from "../ops/library.ts";
+import { Ops } from "../ops/ops.ts";
+import { defineCommand } from "./command.ts";
+import { JSON_FLAG, THREADS_FLAG, UsageError } from "./config.ts";
+import { type Column, formatTable } from "./table.ts";
+import { formatBytes } from "./terminal.ts";
+
+const giga = (x: number) => (x / 1e9).toFixed(1);
+
+const COLUMNS: readonly Column<KernelFigure>[] = [
+  { title: "CASE", cell: (row) => caseName(row.case) },
+  { title: "BEST", align: "right", cell: (row) => formatMicroseconds(row.bestSeconds) },
+  { title: "MEDIAN", align: "right", cell: (row) => formatMicroseconds(row.medianSeconds) },
+  { title: "GB/S", align: "right", cell: (row) => giga(row.bytesPerSecond) },
+  { title: "GFLOP/S", align: "right", cell: (row) => giga(row.flopsPerSecond) },
+  { title: "OF", cell: (row) => `${giga(row.limit)} ${row.bound === "read" ? "GB/s read" : "GFLOP/s"}` },
+  { title: "SHARE", align: "right", cell: (row) => `${(100 * row.share).toFixed(0)}%` },
+  { title: "ERROR", align: "right", cell: (row) => row.error.toExponential(1) },
+];
+
+export const benchKernelsCommand = defineCommand(
+  {
+    name: "bench kernels",
+    summary: "dense kernels against streaming reads and multiply-adds of this machine",
+    positionals: [],
+    flags: {
+      filter: { type: "string", value: "TEXT", help: 'only cases whose name contains this, e.g. "linear 1 "' },
+      seconds: { type: "number", min: 0.01, max: 60, default: 0.5, help: "time per case" },
+      isa: { type: "string", choices: ["auto", ...isaNames.slice(1)], default: "auto", help: "instruction set:" },
+      threads: THREADS_FLAG,
+      json: JSON_FLAG,
+    },
+    details: `Each case is compared with the reference kernels before it is timed. Kernel and limit take turns, and SHARE is best
+against best, so other work on the machine disturbs the times more than the shares. Weights of decode cases are spread
+over more memory than the caches hold.`,
+    examples: ["graft bench kernels", 'graft bench kernels --threads 1 --filter "bf16" --json'],
+  },
+  async ({ flags }) => {
+    const cases = kernelCases.filter((one) => caseName(one).includes(flags.filter ?? ""));
+    if (cases.length === 0) throw new UsageError(`Invalid value for --filter: no case contains "${flags.filter}"`);
+    const [ops, reference] = [
+      await Ops.load({ isa: flags.isa, threads: flags.threads ?? 0 }),
+      await Ops.load({ isa: "reference" }),
+    ];
+    const cache = lastLevelCacheBytes();
+    const options = { seconds: flags.seconds, uncachedBytes: 4 * cache };
+    const { name, threads } = ops.info() as { name: string; threads: number };
+    const machine = { processor: name, isa: ops.isa, threads, lastLevelCacheBytes: cache };
+    if (!flags.json) {
+      const words = `${name}, ${ops.isa} kernels, ${threads} threads, last-level cache ${formatBytes(cache)}`;
+      process.stderr.write(`${words}; ${cases.length} cases\n`);
+    }
+    const figures = cases.map((one) => benchKernel(ops, reference, one, options));
+    process.stdout.write(
+      flags.json ? `${JSON.stringify({ machine, figures }, null, 2)}\n` : formatTable(COLUMNS, figures, process.stdout),
+    );
+    return 0;
+  },
+);
+
+function formatMicroseconds(seconds: number): string {
+  return `${(seconds * 1e6).toFixed(seconds < 1e-4 ? 2 : 0)} µs`;
+}
+
+/** Size of the largest cache as the kernel lists it; 32 MiB where it does not. */
+function lastLevelCacheBytes(): number {
+  const sizes = [3, 2].map((level) => `/sys/devices/system/cpu/cpu0/cache/index${level}/size`).filter(existsSync);
+  const match = sizes.length === 0 ? null : /^(\d+)K/.exec(readFileSync(sizes[0]!, "utf8"));
+  return match === null ? 32 << 20 : Number(match[1]) * 1024;
+}
