@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "graft.h"
+#include "kv_pages.h"
 #include "status.h"
 #include "threads.h"
 
@@ -37,82 +38,6 @@ struct Problem {
 struct Task {
   int32_t seq, head, first_row, rows;  // rows = positions
   int32_t first_span, spans;
-};
-
-/// Finds the blocks of one sequence and kv head in the pages.
-template <class T>
-class Pages {
- public:
-  Pages(const Problem& p, const Task& t)
-      : k_(static_cast<const T*>(p.k_cache)),
-        v_(static_cast<const T*>(p.v_cache)),
-        table_(p.page_table + int64_t(p.table_rows[t.seq]) * p.table_stride),
-        page_size_(p.page_size),
-        head_(int64_t(t.head) * p.page_size * p.D),
-        page_(int64_t(p.Hkv) * p.page_size * p.D),
-        D_(p.D) {}
-
-  /// Whole vectors of keys lie inside a page.
-  bool aligned() const { return page_size_ % VL == 0; }
-
-  const Block<T>& direct(int64_t key, int visible, int visible_next) {
-    for (int v = 0; v * VL < visible; v++) {
-      block_.keys[v] = keys_at(key + v * VL);
-      block_.next_keys[v] = v * VL < visible_next ? keys_at(key + kBlock + v * VL) : block_.keys[v];
-    }
-    block_.key_depth = page_size_;
-    block_.num_runs = 0;
-    for (int at = 0; at < visible;) {
-      const int count = int(std::min<int64_t>(visible - at, page_size_ - (key + at) % page_size_));
-      const T* values = values_at(key + at);
-      const int64_t ahead = at < visible_next ? values_at(key + kBlock + at) - values : 0;
-      block_.runs[block_.num_runs++] = {values, count, ahead};
-      at += count;
-    }
-    return block_;
-  }
-
-  /// The block widened to float32 in `room` (2 * kBlock * D floats).
-  const Block<float>& packed(int64_t key, int visible, float* room) {
-    const Block<T>& from = direct(key, aligned() ? visible : 0, 0);
-    if (aligned())
-      for (int64_t d = 0; d < D_; d++)
-        for (int v = 0; v * VL < visible; v++)
-          vstore(room + d * kBlock + v * VL, load_wide(from.keys[v] + d * page_size_));
-    else
-      for (int i = 0; i < visible; i++) {
-        const T* column = keys_at(key + i);
-        for (int64_t d = 0; d < D_; d++) room[d * kBlock + i] = widen(column[d * page_size_]);
-      }
-    float* values = room + int64_t(kBlock) * D_;
-    for (int i = 0; i < visible; i++) {
-      const T* row = values_at(key + i);
-      vloop(D_, [&](int64_t d, int n) {
-        store_part(values + i * D_ + d, n == VL ? load_wide(row + d) : load_wide_n(row + d, n), n);
-      });
-    }
-    for (int v = 0; v < kKeyVectors; v++) packed_.keys[v] = packed_.next_keys[v] = room + v * VL;
-    packed_.key_depth = kBlock;
-    packed_.runs[0] = {values, visible, 0};
-    packed_.num_runs = 1;
-    return packed_;
-  }
-
- private:
-  const T* keys_at(int64_t key) const { return k_ + table_[key / page_size_] * page_ + head_ + key % page_size_; }
-  const T* values_at(int64_t key) const {
-    return v_ + table_[key / page_size_] * page_ + head_ + key % page_size_ * D_;
-  }
-
-  static float widen(float x) { return x; }
-  static float widen(bf16 x) { return bf16_to_float(x); }
-
-  const T *k_, *v_;
-  const int32_t* table_;
-  int64_t page_size_, head_, page_;
-  int D_;
-  Block<T> block_;
-  Block<float> packed_;
 };
 
 /// Working memory of a task: its rows and the total over spans.
@@ -167,7 +92,8 @@ void finish(const Problem& p, int64_t row, const Partial& total) {
 template <class T>
 void run_task(const Problem& p, const Task& t, int thread, float* partials, int64_t spans_per_row) {
   Workspace w(p, t, thread);
-  Pages<T> pages(p, t);
+  Pages<T> pages(p.k_cache, p.v_cache, p.page_table + int64_t(p.table_rows[t.seq]) * p.table_stride,
+                 {t.head, p.Hkv, p.D, p.page_size});
   for (int32_t span = t.first_span; span < t.first_span + t.spans; span++) {
     attend(pages, w.rows, int64_t(span) * kSpan, w.room);
     for (int r = 0; r < w.rows.count; r++) {
@@ -245,78 +171,12 @@ void attention(const Problem& p) {
   if (partials) finish_split(p, partials, spans);
 }
 
-inline void put(float* to, float x) { *to = x; }
-inline void put(bf16* to, float x) { *to = float_to_bf16(x); }
-
-template <class T>
-void write_pages(T* k_cache, T* v_cache, const float* k, const float* v, const int32_t* slots, int64_t N, int64_t Hkv,
-                 int64_t D, int64_t page_size) {
-  const auto write_head = [&](int64_t h) {
-    for (int64_t i = 0; i < N; i++) {
-      const int64_t page = slots[i] / page_size, offset = slots[i] % page_size;
-      T* keys = k_cache + (page * Hkv + h) * D * page_size + offset;
-      T* values = v_cache + ((page * Hkv + h) * page_size + offset) * D;
-      const int64_t from = (i * Hkv + h) * D;
-      for (int64_t d = 0; d < D; d++) put(keys + d * page_size, k[from + d]);
-      for (int64_t d = 0; d < D; d++) put(values + d, v[from + d]);
-    }
-  };
-  if (N * Hkv * D < 8192)
-    for (int64_t h = 0; h < Hkv; h++) write_head(h);
-  else
-    parallel(Hkv, write_head);
-}
-
-/// 8 rows of 8 channels turned: out[channel * kBlock + row].
-inline void transpose_8x8(float* out, const __m256 (&r)[8]) {
-  __m256 a[8], b[8];
-  for (int i = 0; i < 8; i += 2) {
-    a[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
-    a[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
-  }
-  for (int i = 0; i < 8; i += 4)
-    for (int j = 0; j < 2; j++) {
-      b[i + 2 * j] = _mm256_shuffle_ps(a[i + j], a[i + j + 2], 0x44);
-      b[i + 2 * j + 1] = _mm256_shuffle_ps(a[i + j], a[i + j + 2], 0xee);
-    }
-  for (int i = 0; i < 4; i++) {
-    _mm256_storeu_ps(out + i * kBlock, _mm256_permute2f128_ps(b[i], b[i + 4], 0x20));
-    _mm256_storeu_ps(out + (i + 4) * kBlock, _mm256_permute2f128_ps(b[i], b[i + 4], 0x31));
-  }
-}
-
 }  // namespace
-
-void transpose_block(float* out, const float* rows, int64_t stride, int count, int D) {
-  for (int i = 0; i < kBlock; i += 8)
-    for (int d = 0; d < D; d += 8) {
-      __m256 r[8];
-      for (int j = 0; j < 8; j++)
-        r[j] = i + j < count ? _mm256_loadu_ps(rows + (i + j) * stride + d) : _mm256_setzero_ps();
-      transpose_8x8(out + int64_t(d) * kBlock + i, r);
-    }
-}
-
 }  // namespace graft
 
 using namespace graft;
 
 extern "C" {
-
-int32_t graft_kv_write(void* k_cache, void* v_cache, const float* k, const float* v, const int32_t* slots, int32_t N,
-                       int32_t Hkv, int32_t D, int32_t page_size, int32_t kv_dtype) {
-  GRAFT_CHECK(k_cache && v_cache && k && v && slots, "kv_write: null pointer");
-  GRAFT_CHECK(N >= 0 && Hkv > 0 && page_size > 0, "kv_write: N %d, Hkv %d, page_size %d out of range", N, Hkv,
-              page_size);
-  GRAFT_CHECK(D > 0 && D % 8 == 0 && D <= 256, "kv_write: D is %d, expected a multiple of 8 up to 256", D);
-  GRAFT_CHECK(kv_dtype == GRAFT_F32 || kv_dtype == GRAFT_BF16, "kv_write: kv_dtype is %d, expected 0 or 1", kv_dtype);
-  for (int32_t i = 0; i < N; i++) GRAFT_CHECK(slots[i] >= 0, "kv_write: slot of row %d is %d", i, slots[i]);
-  if (kv_dtype == GRAFT_BF16)
-    write_pages(static_cast<bf16*>(k_cache), static_cast<bf16*>(v_cache), k, v, slots, N, Hkv, D, page_size);
-  else
-    write_pages(static_cast<float*>(k_cache), static_cast<float*>(v_cache), k, v, slots, N, Hkv, D, page_size);
-  return GRAFT_OK;
-}
 
 int32_t graft_attention(float* o, const float* q, const void* k_cache, const void* v_cache, const int32_t* seq_start,
                         const int32_t* start_pos, const int32_t* table_rows, const int32_t* page_table,

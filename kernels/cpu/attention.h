@@ -165,7 +165,4 @@ inline void merge(const Partial& total, const Partial& part, int D) {
   *total.max = max;
 }
 
-/// out[keys channel by channel][kBlock] = transpose of rows[count, D]; columns from count to kBlock become 0.
-void transpose_block(float* out, const float* rows, int64_t stride, int count, int D);
-
 }  // namespace graft

@@ -8,6 +8,7 @@
 
 #include "attention.h"
 #include "graft.h"
+#include "kv_pages.h"
 #include "status.h"
 #include "threads.h"
 
@@ -51,8 +52,8 @@ struct Head {
     }
     for (int64_t j = 0; j < T; j += kBlock) {
       const int count = int(std::min<int64_t>(kBlock, T - j));
-      transpose_block(k_turned + j * D, k + j * D, D, count, int(D));
-      transpose_block(v_turned + j * D, g.v + ((first + j) * g.Hkv + kv) * D, g.Hkv * D, count, int(D));
+      transpose_block(k_turned + j * D, k + j * D, D, count, D);
+      transpose_block(v_turned + j * D, g.v + ((first + j) * g.Hkv + kv) * D, g.Hkv * D, count, D);
     }
   }
 };
