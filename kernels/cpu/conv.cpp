@@ -2,19 +2,21 @@
 //   short:    y[t,c] = act(bias[c] + sum_j w[c,j] u[t-W+1+j, c])         w[C, W], the last tap meets the current token
 //   dynamic:  y[t,c] = silu(sum_j kernels[t,c,j] u[t-W+1+j, c])          kernels[N, C, W]
 // u, y: [N, C]; conv state [W-1, C], oldest row first. W = 2..4 (checked). A task is a tile of channels of one sequence
-// (of all sequences where gradients sum over rows); lanes run along channels and every sum ascends in j.
-// Bytes: short reads and writes each element once; dynamic adds W times as many for the kernels.
+// (of all sequences where gradients sum over rows); lanes run along channels and every sum ascends in j. Rows are
+// walked in stretches that stay in the L1 cache, one vector of channels at a time with its window in registers. Bytes:
+// short reads and writes each element once; dynamic adds W times as many for the kernels.
 #include <algorithm>
 
+#include "grouped.h"
 #include "recurrent_checks.h"
 #include "simd.h"
-#include "threads.h"
 
 using namespace graft;
 
 namespace {
 
-constexpr int kTile = 128;  // channels of a task
+constexpr int kTile = 128;    // channels of a task
+constexpr int kStretch = 16;  // rows
 
 int32_t check(const char* op, const int32_t* seq_start, int32_t S, int32_t N, int32_t C, int32_t W) {
   GRAFT_TRY(check_ragged(op, seq_start, S, N));
@@ -122,7 +124,7 @@ struct Window {
 template <int W>
 struct Weights {
   vf taps[kTile / VL][W], bias[kTile / VL];
-  Weights(const float* w, const float* b, int64_t tile, int channels) {
+  void read(const float* w, const float* b, int64_t tile, int channels) {
     for (int c = 0; c < channels; c += VL) {
       const int n = std::min(VL, channels - c);
       load_taps<W>(taps[c / VL], w + (tile + c) * W, n);
@@ -132,9 +134,29 @@ struct Weights {
 };
 
 template <int W>
-inline vf weigh(const vf (&taps)[W], vf sum, const Window& window, int64_t t, int64_t c, int64_t tile, int n) {
-  for (int j = 0; j < W; j++) sum = vfma(taps[j], window.at(t - W + 1 + j, c, tile, n), sum);
+inline vf weigh(const vf (&taps)[W], vf sum, const vf (&x)[W]) {
+  for (int j = 0; j < W; j++) sum = vfma(taps[j], x[j], sum);
   return sum;
+}
+
+/// Full vectors without a mask.
+inline vf load(const float* p, int n) { return n == VL ? vload(p) : vload_n(p, n); }
+inline void store(float* p, vf x, int n) {
+  if (n == VL)
+    vstore(p, x);
+  else
+    vstore_n(p, x, n);
+}
+
+/// x[j] = row t-W+1+j for j < W-1: the window before row t comes in.
+template <int W>
+inline void open_window(vf (&x)[W], const Window& window, int64_t t, int64_t c, int64_t tile, int n) {
+  for (int j = 0; j < W - 1; j++) x[j] = window.at(t - W + 1 + j, c, tile, n);
+}
+
+template <int W>
+inline void shift(vf (&x)[W]) {
+  for (int j = 0; j < W - 1; j++) x[j] = x[j + 1];
 }
 
 /// The last W-1 rows of [state, u] become the state; the source of a row never lies before it.
@@ -163,8 +185,25 @@ inline Tile tile_at(int64_t index, int64_t C) {
 
 /// f(s, tile) for every sequence and tile of channels.
 template <class F>
-void each_tile(int32_t S, int64_t C, F&& f) {
-  parallel(S * tiles(C), [&](int64_t i) { f(i / tiles(C), tile_at(i % tiles(C), C)); });
+void each_tile(int32_t S, int32_t N, int64_t C, F&& f) {
+  const double cost = 4.0 * N / std::max(S, 1) * std::min<int64_t>(C, kTile);
+  parallel_grouped(S * tiles(C), cost, [&](int64_t i, int) { f(i / tiles(C), tile_at(i % tiles(C), C)); });
+}
+
+/// Rows t0..t1-1 of one vector of channels. Static weights lie in `taps`, dynamic ones are read per row.
+template <int W, bool kDynamic>
+inline void forward_stretch(const Call& call, const Window& window, int64_t first, int64_t t0, int64_t t1, int64_t c,
+                            int64_t tile, int n, vf (&taps)[W], vf bias) {
+  vf x[W];
+  open_window<W>(x, window, t0, c, tile, n);
+  for (int64_t t = t0; t < t1; t++) {
+    const int64_t at = (first + t) * call.C + c;
+    x[W - 1] = load(call.u + at, n);
+    if constexpr (kDynamic) load_taps<W>(taps, call.w + at * W, n);
+    const vf sum = weigh<W>(taps, bias, x);
+    store(call.y + at, call.activate ? silu(sum) : sum, n);
+    shift<W>(x);
+  }
 }
 
 template <int W, bool kDynamic>
@@ -174,26 +213,13 @@ void forward(const Call& call, int64_t s, const Tile& tile) {
   float* state =
       call.conv_state != nullptr ? call.conv_state + static_cast<uint64_t>(call.slots[s]) * call.stride : nullptr;
   const Window window{call.u + first * C, state, C, W};
-  const auto rows = [&](auto&& before_activation) {
-    for (int64_t t = 0; t < T; t++)
-      for (int c = 0; c < tile.channels; c += VL) {
-        const int n = std::min(VL, tile.channels - c);
-        const vf x = before_activation(t, c, n);
-        vstore_n(call.y + (first + t) * C + tile.first + c, call.activate ? silu(x) : x, n);
-      }
-  };
-  if constexpr (kDynamic) {
-    rows([&](int64_t t, int c, int n) {
-      vf taps[W];
-      load_taps<W>(taps, call.w + ((first + t) * C + tile.first + c) * W, n);
-      return weigh<W>(taps, vzero(), window, t, tile.first + c, tile.first, n);
-    });
-  } else {
-    const Weights<W> weights(call.w, call.bias, tile.first, tile.channels);
-    rows([&](int64_t t, int c, int n) {
-      return weigh<W>(weights.taps[c / VL], weights.bias[c / VL], window, t, tile.first + c, tile.first, n);
-    });
-  }
+  Weights<W> weights;
+  if (!kDynamic) weights.read(call.w, call.bias, tile.first, tile.channels);
+  for (int64_t t0 = 0; t0 < T; t0 += kStretch)
+    for (int i = 0; i < tile.channels; i += VL)
+      forward_stretch<W, kDynamic>(call, window, first, t0, std::min(T, t0 + kStretch), tile.first + i, tile.first,
+                                   std::min(VL, tile.channels - i), weights.taps[i / VL],
+                                   kDynamic ? vzero() : weights.bias[i / VL]);
   if (state != nullptr) advance_state(state, window, T, tile.first, tile.channels);
 }
 
@@ -202,69 +228,85 @@ struct Gradients {
   const float* dy;
 };
 
-/// du[t] takes the last tap's share of row t, du[t-1] the share of the tap before it, and so on; rows ascend.
+/// Sums over rows for one vector of channels.
 template <int W>
-inline void spread(float* du, const vf (&taps)[W], vf gradient, int64_t t, int64_t C, int n) {
-  vstore_n(du, vmul(taps[W - 1], gradient), n);
-  for (int i = 1; i < W && i <= t; i++) {
-    float* to = du - i * C;
-    vstore_n(to, vfma(taps[W - 1 - i], gradient, vload_n(to, n)), n);
+struct Sums {
+  vf taps[W], bias;
+};
+
+/// Rows t0..t1-1 of one vector of channels. du of row t gathers w[W-1] g_t + w[W-2] g_{t+1} + ..: the last W-1 rows
+/// stay open in `open`, and between stretches in du itself. Static gradients go to `sums`, dynamic ones to grad.dw.
+template <int W, bool kDynamic>
+inline void backward_stretch(const Call& call, const Gradients& grad, const Window& window, int64_t first, int64_t t0,
+                             int64_t t1, int64_t c, int64_t tile, int n, vf (&taps)[W], vf bias, Sums<W>& sums) {
+  const int64_t C = call.C;
+  float* du = grad.du + first * C + c;
+  vf x[W], open[W];
+  open_window<W>(x, window, t0, c, tile, n);
+  for (int j = 0; j < W - 1; j++) open[j] = t0 - W + 1 + j >= 0 ? load(du + (t0 - W + 1 + j) * C, n) : vzero();
+  for (int64_t t = t0; t < t1; t++) {
+    const int64_t at = (first + t) * C + c;
+    x[W - 1] = load(call.u + at, n);
+    if constexpr (kDynamic) load_taps<W>(taps, call.w + at * W, n);
+    vf gradient = load(grad.dy + at, n);
+    if (call.activate) gradient = vmul(gradient, silu_slope(weigh<W>(taps, bias, x)));
+    if constexpr (kDynamic) {
+      vf products[W];
+      for (int j = 0; j < W; j++) products[j] = vmul(gradient, x[j]);
+      store_taps<W>(grad.dw + at * W, products, n);
+    } else {
+      for (int j = 0; j < W; j++) sums.taps[j] = vfma(gradient, x[j], sums.taps[j]);
+      sums.bias = vadd(sums.bias, gradient);
+    }
+    for (int j = 0; j < W - 1; j++) open[j] = vfma(taps[j], gradient, open[j]);
+    open[W - 1] = vmul(taps[W - 1], gradient);
+    if (t >= W - 1) store(du + (t - W + 1) * C, open[0], n);
+    shift<W>(open);
+    shift<W>(x);
   }
+  for (int j = 0; j < W - 1; j++)
+    if (t1 - W + 1 + j >= 0) store(du + (t1 - W + 1 + j) * C, open[j], n);
 }
 
 template <int W>
 void short_backward(const Call& call, const Gradients& grad, int32_t S, const Tile& tile) {
-  const int64_t C = call.C;
-  const Weights<W> weights(call.w, call.bias, tile.first, tile.channels);
-  vf tap_sums[kTile / VL][W], bias_sums[kTile / VL];
-  for (int v = 0; v < kTile / VL; v++) {
-    bias_sums[v] = vzero();
-    for (int j = 0; j < W; j++) tap_sums[v][j] = vzero();
+  Weights<W> weights;
+  weights.read(call.w, call.bias, tile.first, tile.channels);
+  Sums<W> sums[kTile / VL];
+  for (auto& sum : sums) {
+    sum.bias = vzero();
+    for (int j = 0; j < W; j++) sum.taps[j] = vzero();
   }
   for (int32_t s = 0; s < S; s++) {
     const int64_t first = call.seq_start[s], T = call.seq_start[s + 1] - first;
-    const Window window{call.u + first * C, nullptr, C, W};
-    for (int64_t t = 0; t < T; t++)
-      for (int i = 0; i < tile.channels; i += VL) {
-        const int n = std::min(VL, tile.channels - i), v = i / VL;
-        const int64_t c = tile.first + i, at = (first + t) * C + c;
-        vf gradient = vload_n(grad.dy + at, n);
-        if (call.activate)
-          gradient =
-              vmul(gradient, silu_slope(weigh<W>(weights.taps[v], weights.bias[v], window, t, c, tile.first, n)));
-        for (int j = 0; j < W; j++)
-          tap_sums[v][j] = vfma(gradient, window.at(t - W + 1 + j, c, tile.first, n), tap_sums[v][j]);
-        bias_sums[v] = vadd(bias_sums[v], gradient);
-        spread<W>(grad.du + at, weights.taps[v], gradient, t, C, n);
-      }
+    const Window window{call.u + first * call.C, nullptr, call.C, W};
+    for (int64_t t0 = 0; t0 < T; t0 += kStretch)
+      for (int i = 0; i < tile.channels; i += VL)
+        backward_stretch<W, false>(call, grad, window, first, t0, std::min(T, t0 + kStretch), tile.first + i,
+                                   tile.first, std::min(VL, tile.channels - i), weights.taps[i / VL],
+                                   weights.bias[i / VL], sums[i / VL]);
   }
   for (int i = 0; i < tile.channels; i += VL) {
-    const int n = std::min(VL, tile.channels - i), v = i / VL;
+    const int n = std::min(VL, tile.channels - i);
     float *dw = grad.dw + (tile.first + i) * W, *dbias = grad.dbias != nullptr ? grad.dbias + tile.first + i : nullptr;
     vf old[W];
     load_taps<W>(old, dw, n);
-    for (int j = 0; j < W; j++) old[j] = vadd(old[j], tap_sums[v][j]);
+    for (int j = 0; j < W; j++) old[j] = vadd(old[j], sums[i / VL].taps[j]);
     store_taps<W>(dw, old, n);
-    if (dbias != nullptr) vstore_n(dbias, vadd(vload_n(dbias, n), bias_sums[v]), n);
+    if (dbias != nullptr) vstore_n(dbias, vadd(vload_n(dbias, n), sums[i / VL].bias), n);
   }
 }
 
 template <int W>
 void dynamic_backward(const Call& call, const Gradients& grad, int64_t s, const Tile& tile) {
-  const int64_t first = call.seq_start[s], T = call.seq_start[s + 1] - first, C = call.C;
-  const Window window{call.u + first * C, nullptr, C, W};
-  for (int64_t t = 0; t < T; t++)
-    for (int i = 0; i < tile.channels; i += VL) {
-      const int n = std::min(VL, tile.channels - i);
-      const int64_t c = tile.first + i, at = (first + t) * C + c;
-      vf taps[W], products[W];
-      load_taps<W>(taps, call.w + at * W, n);
-      const vf slope = silu_slope(weigh<W>(taps, vzero(), window, t, c, tile.first, n));
-      const vf gradient = vmul(vload_n(grad.dy + at, n), slope);
-      for (int j = 0; j < W; j++) products[j] = vmul(gradient, window.at(t - W + 1 + j, c, tile.first, n));
-      store_taps<W>(grad.dw + at * W, products, n);
-      spread<W>(grad.du + at, taps, gradient, t, C, n);
-    }
+  const int64_t first = call.seq_start[s], T = call.seq_start[s + 1] - first;
+  const Window window{call.u + first * call.C, nullptr, call.C, W};
+  Sums<W> unused;
+  vf taps[W];
+  for (int64_t t0 = 0; t0 < T; t0 += kStretch)
+    for (int i = 0; i < tile.channels; i += VL)
+      backward_stretch<W, true>(call, grad, window, first, t0, std::min(T, t0 + kStretch), tile.first + i, tile.first,
+                                std::min(VL, tile.channels - i), taps, vzero(), unused);
 }
 
 /// f with the number of taps as a compile-time constant.
@@ -284,7 +326,7 @@ extern "C" int32_t graft_short_conv(float* y, float* conv_state, const float* u,
   GRAFT_TRY(check_state("short_conv", conv_state, slots, S, C, W, state_stride));
   const Call call{y, conv_state, u, w, bias, slots, seq_start, C, state_stride, silu != 0};
   with_taps(W, [&](auto taps) {
-    each_tile(S, C, [&](int64_t s, const Tile& tile) { forward<taps(), false>(call, s, tile); });
+    each_tile(S, N, C, [&](int64_t s, const Tile& tile) { forward<taps(), false>(call, s, tile); });
   });
   return GRAFT_OK;
 }
@@ -296,7 +338,8 @@ extern "C" int32_t graft_short_conv_backward(float* du, float* dw, float* dbias,
   const Call call{nullptr, nullptr, u, w, bias, nullptr, seq_start, C, 0, silu != 0};
   const Gradients grad{du, dw, dbias, dy};
   with_taps(W, [&](auto taps) {
-    parallel(tiles(C), [&](int64_t i) { short_backward<taps()>(call, grad, S, tile_at(i, C)); });
+    parallel_grouped(tiles(C), 8.0 * N * kTile,
+                     [&](int64_t i, int) { short_backward<taps()>(call, grad, S, tile_at(i, C)); });
   });
   return GRAFT_OK;
 }
@@ -308,7 +351,7 @@ extern "C" int32_t graft_dynamic_conv(float* y, float* conv_state, const float* 
   GRAFT_TRY(check_state("dynamic_conv", conv_state, slots, S, C, W, state_stride));
   const Call call{y, conv_state, u, kernels, nullptr, slots, seq_start, C, state_stride, true};
   with_taps(W, [&](auto taps) {
-    each_tile(S, C, [&](int64_t s, const Tile& tile) { forward<taps(), true>(call, s, tile); });
+    each_tile(S, N, C, [&](int64_t s, const Tile& tile) { forward<taps(), true>(call, s, tile); });
   });
   return GRAFT_OK;
 }
@@ -320,7 +363,7 @@ extern "C" int32_t graft_dynamic_conv_backward(float* du, float* dkernels, const
   const Call call{nullptr, nullptr, u, kernels, nullptr, nullptr, seq_start, C, 0, true};
   const Gradients grad{du, dkernels, nullptr, dy};
   with_taps(W, [&](auto taps) {
-    each_tile(S, C, [&](int64_t s, const Tile& tile) { dynamic_backward<taps()>(call, grad, s, tile); });
+    each_tile(S, N, C, [&](int64_t s, const Tile& tile) { dynamic_backward<taps()>(call, grad, s, tile); });
   });
   return GRAFT_OK;
 }

@@ -4,8 +4,8 @@
 // average half the block's rows are read; S0 is written once per block. Dk, Dv: multiples of 8 from 8 to 256 (checked).
 #include "gdn.h"
 
+#include "grouped.h"
 #include "recurrent_checks.h"
-#include "threads.h"
 
 using namespace graft;
 
@@ -82,7 +82,9 @@ extern "C" int32_t graft_gdn(float* o, float* state, const float* q, const float
                         start_pos, S));
   const Serve call{
       {{Dk, Dv, block, scale}, Hk, Hv}, o, state, q, k, v, g, beta, slots, seq_start, start_pos, state_stride};
-  parallel(static_cast<int64_t>(S) * Hk, [&](int64_t i, int thread) { serve_head(call, i / Hk, i % Hk, thread); });
+  const double cost = static_cast<double>(N) / std::max(S, 1) * Dk * Dv * (Hv / Hk);
+  parallel_grouped(static_cast<int64_t>(S) * Hk, cost,
+                   [&](int64_t i, int thread) { serve_head(call, i / Hk, i % Hk, thread); });
   for (int32_t s = 0; s < S; s++) {
     const int32_t T = seq_start[s + 1] - seq_start[s];
     if (T > 0) set_slot_position(state + static_cast<uint64_t>(slots[s]) * state_stride, start_pos[s] + T);

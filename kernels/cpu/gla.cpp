@@ -4,8 +4,8 @@
 // is written once per block. Dk, Dv: multiples of 8 from 8 to 256 (checked).
 #include "gla.h"
 
+#include "grouped.h"
 #include "recurrent_checks.h"
-#include "threads.h"
 
 using namespace graft;
 
@@ -63,7 +63,9 @@ extern "C" int32_t graft_gla(float* o, float* state, const float* q, const float
                         start_pos, S));
   const Serve call{
       o, state, q, k, v, a, slots, seq_start, start_pos, Hq, Hkv, {Hq / Hkv, Dk, Dv, block, scale}, state_stride};
-  parallel(static_cast<int64_t>(S) * Hkv, [&](int64_t i, int thread) { serve_head(call, i / Hkv, i % Hkv, thread); });
+  const double cost = static_cast<double>(N) / std::max(S, 1) * Dk * Dv * (Hq / Hkv);
+  parallel_grouped(static_cast<int64_t>(S) * Hkv, cost,
+                   [&](int64_t i, int thread) { serve_head(call, i / Hkv, i % Hkv, thread); });
   for (int32_t s = 0; s < S; s++) {
     const int32_t T = seq_start[s + 1] - seq_start[s];
     if (T > 0) set_slot_position(state + static_cast<uint64_t>(slots[s]) * state_stride, start_pos[s] + T);

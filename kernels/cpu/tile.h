@@ -104,34 +104,46 @@ void block(const Product& p, int i, int j, int lanes) {
   }
 }
 
-#if defined(__AVX512F__)
-constexpr int kRows = 6, kVectors = 4;
-#else
-constexpr int kRows = 6, kVectors = 2;
-#endif
-
-template <int NV>
+/// All rows of NV vectors of columns, MR at a time.
+template <int MR, int NV>
 void column_panel(const Product& p, int j, int lanes) {
   int i = 0;
-  for (; i + kRows <= p.rows; i += kRows) block<kRows, NV>(p, i, j, lanes);
-  for (; i + 4 <= p.rows; i += 4) block<4, NV>(p, i, j, lanes);
-  for (; i + 2 <= p.rows; i += 2) block<2, NV>(p, i, j, lanes);
-  if (i < p.rows) block<1, NV>(p, i, j, lanes);
+  for (; i + MR <= p.rows; i += MR) block<MR, NV>(p, i, j, lanes);
+  if constexpr (MR > 4)
+    for (; i + 4 <= p.rows; i += 4) block<4, NV>(p, i, j, lanes);
+  if constexpr (MR > 2)
+    for (; i + 2 <= p.rows; i += 2) block<2, NV>(p, i, j, lanes);
+  if constexpr (MR > 1)
+    if (i < p.rows) block<1, NV>(p, i, j, lanes);
+}
+
+template <int MR, int NV>
+void last_panel(const Product& p, int v, int vectors) {
+  if (vectors - v == NV) return column_panel<MR, NV>(p, v * VL, p.columns - (vectors - 1) * VL);
+  if constexpr (NV > 1) last_panel<MR, NV - 1>(p, v, vectors);
+}
+
+template <int MR, int NV>
+void panels(const Product& p) {
+  const int vectors = (p.columns + VL - 1) / VL;
+  int v = 0;
+  for (; v + NV < vectors; v += NV) column_panel<MR, NV>(p, v * VL, VL);
+  last_panel<MR, NV>(p, v, vectors);
 }
 
 }  // namespace tile
 
+/// A multiply-add takes about four cycles and two can start in each: eight sums must be under way, so that few rows
+/// take wide panels of columns.
 inline void multiply(const Product& p) {
-  const int vectors = (p.columns + VL - 1) / VL, last = p.columns - (vectors - 1) * VL;
-  int v = 0;
-  for (; v + tile::kVectors < vectors; v += tile::kVectors) tile::column_panel<tile::kVectors>(p, v * VL, VL);
-  const int j = v * VL;
-  if constexpr (tile::kVectors == 4) {
-    if (vectors - v == 4) return tile::column_panel<4>(p, j, last);
-    if (vectors - v == 3) return tile::column_panel<3>(p, j, last);
-  }
-  if (vectors - v == 2) return tile::column_panel<2>(p, j, last);
-  tile::column_panel<1>(p, j, last);
+#if defined(__AVX512F__)
+  if (p.rows <= 2) return tile::panels<2, 8>(p);
+  tile::panels<6, 4>(p);
+#else
+  if (p.rows == 1) return tile::panels<1, 8>(p);
+  if (p.rows == 2) return tile::panels<2, 4>(p);
+  tile::panels<6, 2>(p);
+#endif
 }
 
 /// The sums of four vectors, each over the same tree of lanes.

@@ -215,9 +215,9 @@ for (const isa of isas) {
     for (const dynamic of [false, true]) {
       const whole = served(ops, W, 11, dynamic);
       for (const size of [1, 2, 3, 5])
-        served(ops, W, size, dynamic).forEach((part, i) =>
-          expectSameBits(part, whole[i]!, `buffer ${i} in chunks of ${size}`),
-        );
+        served(ops, W, size, dynamic).forEach((part, i) => {
+          expectSameBits(part, whole[i]!, `buffer ${i} in chunks of ${size}`);
+        });
       // Without a state the context is zero, which is what a zeroed slot holds.
       const u = random(ops, [11, 72], 3);
       const y = guarded(ops, [11, 72]);
