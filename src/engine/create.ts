@@ -71,7 +71,7 @@ export function createEngine(
 
 /** Enough for every place to hold a whole context, within a share of the machine. */
 function kvBytes(options: EngineOptions, info: EngineInfo, numFull: number, pageBytes: number): number {
-  if (options.kvBytes !== undefined) return bounded("kvBytes", options.kvBytes, pageBytes, 2 ** 46);
+  if (options.kvBytes !== undefined) return bounded("kvBytes", options.kvBytes, numFull * pageBytes, 2 ** 46);
   const wanted = info.maxSequences * numFull * Math.ceil(info.maxContext / info.pageSize) * pageBytes;
   return Math.min(wanted, totalmem() / 8, 2 * GIB);
 }

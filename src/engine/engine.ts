@@ -1,13 +1,12 @@
 // The engine: requests in, token events out, one step at a time. It ties the scheduler, the backend that runs batches and
 // the registry of hybrids together; it knows token ids, never text, threads or HTTP.
 import type { LinearPool } from "../../models/model.ts";
-import { RequestError } from "../errors.ts";
 import type { Backend, Batch, ChunkOutput, Drawn, Scored } from "./batch.ts";
 import { Counters } from "./counters.ts";
 import { generateAll, scoreAll } from "./drain.ts";
-import { hybridInfo } from "./hybrid.ts";
+import { type Hybrid, hybridInfo } from "./hybrid.ts";
 import type { HybridRegistry } from "./hybrid_registry.ts";
-import { generateSequence, scoreSequence } from "./requests.ts";
+import { generateSequence, type RequestLimits, scoreSequence } from "./requests.ts";
 import type { Scheduler } from "./scheduler.ts";
 import type { Sequence } from "./sequence.ts";
 import {
@@ -71,13 +70,13 @@ export class Engine {
   /** Queues a generation and returns its id. @throws RequestError, CapacityError */
   add(request: GenerateRequest): number {
     const hybrid = this.#parts.registry.get(request.hybrid ?? BASE_HYBRID);
-    return this.#queue(generateSequence(this.#nextId, request, hybrid, this.info));
+    return this.#queue(generateSequence(this.#nextId, request, hybrid, this.#limits(hybrid)));
   }
 
   /** Queues a scoring and returns its id. @throws RequestError, CapacityError */
   addScore(request: ScoreRequest): number {
     const hybrid = this.#parts.registry.get(request.hybrid ?? BASE_HYBRID);
-    return this.#queue(scoreSequence(this.#nextId, request, hybrid, this.info));
+    return this.#queue(scoreSequence(this.#nextId, request, hybrid, this.#limits(hybrid)));
   }
 
   /** Ends a sequence at once and frees what it held; its last event, or null where it had already ended. */
@@ -168,14 +167,16 @@ export class Engine {
     this.#parts.close();
   }
 
+  /** One sequence alone must fit into the KV pool, so a small pool shortens the context of hybrids that use it. */
+  #limits(hybrid: Hybrid): RequestLimits {
+    const { vocabSize, maxContext, pageSize } = this.info;
+    const { numPages } = this.#parts.scheduler.limits;
+    const tokens = hybrid.numFull === 0 ? maxContext : Math.floor(numPages / hybrid.numFull) * pageSize;
+    return { vocabSize, maxContext: Math.min(maxContext, tokens) };
+  }
+
   #queue(sequence: Sequence): number {
-    const { scheduler } = this.#parts;
-    const needed = scheduler.pagesFor(sequence, sequence.maxFed);
-    if (needed > scheduler.pages.numPages) {
-      const sizes = `${needed} KV pages for ${sequence.maxFed} tokens, the engine has ${scheduler.pages.numPages}`;
-      throw new RequestError("context_length", `Cannot accept the request: it may need ${sizes}`);
-    }
-    scheduler.add(sequence);
+    this.#parts.scheduler.add(sequence);
     this.#sequences.set(sequence.id, sequence);
     this.#nextId++;
     return sequence.id;

@@ -2,16 +2,27 @@
 import { RequestError } from "../errors.ts";
 import type { Hybrid } from "./hybrid.ts";
 import { Sequence } from "./sequence.ts";
-import type { EngineInfo, GenerateRequest, SamplingParams, ScoreRequest } from "./types.ts";
+import type { GenerateRequest, SamplingParams, ScoreRequest } from "./types.ts";
 
 export const MAX_LOGPROBS = 20;
 const MAX_CHOICE = 0xffff_ffff;
 
+/** What a model and the memory for it allow one sequence. */
+export interface RequestLimits {
+  readonly vocabSize: number;
+  readonly maxContext: number;
+}
+
 /** @throws RequestError */
-export function generateSequence(id: number, request: GenerateRequest, hybrid: Hybrid, info: EngineInfo): Sequence {
-  const tokens = checkIds("promptIds", request.promptIds, info);
-  if (tokens.length > info.maxContext) {
-    refuse("context_length", `prompt has ${tokens.length} tokens, the context holds ${info.maxContext}`);
+export function generateSequence(
+  id: number,
+  request: GenerateRequest,
+  hybrid: Hybrid,
+  limits: RequestLimits,
+): Sequence {
+  const tokens = checkIds("promptIds", request.promptIds, limits);
+  if (tokens.length > limits.maxContext) {
+    refuse("context_length", `prompt has ${tokens.length} tokens, the context holds ${limits.maxContext}`);
   }
   checkInteger("maxTokens", request.maxTokens, 1, Number.MAX_SAFE_INTEGER);
   if (request.logprobs !== undefined) checkInteger("logprobs", request.logprobs, 0, MAX_LOGPROBS);
@@ -22,7 +33,7 @@ export function generateSequence(id: number, request: GenerateRequest, hybrid: H
     hybrid,
     tokens,
     // The last token is never fed, so it may stand one past the context's end.
-    maxTokens: Math.min(tokens.length + request.maxTokens, info.maxContext + 1),
+    maxTokens: Math.min(tokens.length + request.maxTokens, limits.maxContext + 1),
     sampling: { ...checkSampling(request.sampling ?? {}), choice, numLogprobs: request.logprobs ?? -1 },
     stopIds: new Set(request.stopIds ?? []),
     score: null,
@@ -30,12 +41,12 @@ export function generateSequence(id: number, request: GenerateRequest, hybrid: H
 }
 
 /** @throws RequestError */
-export function scoreSequence(id: number, request: ScoreRequest, hybrid: Hybrid, info: EngineInfo): Sequence {
-  const context = checkIds("contextIds", request.contextIds, info);
-  const continuation = checkIds("continuationIds", request.continuationIds, info);
+export function scoreSequence(id: number, request: ScoreRequest, hybrid: Hybrid, limits: RequestLimits): Sequence {
+  const context = checkIds("contextIds", request.contextIds, limits);
+  const continuation = checkIds("continuationIds", request.continuationIds, limits);
   const fed = context.length + continuation.length - 1;
-  if (fed > info.maxContext) {
-    refuse("context_length", `context and continuation have ${fed + 1} tokens, at most ${info.maxContext + 1} fit`);
+  if (fed > limits.maxContext) {
+    refuse("context_length", `context and continuation have ${fed + 1} tokens, at most ${limits.maxContext + 1} fit`);
   }
   return new Sequence({
     id,
@@ -52,11 +63,11 @@ export function scoreSequence(id: number, request: ScoreRequest, hybrid: Hybrid,
   });
 }
 
-function checkIds(field: string, ids: readonly number[] | Int32Array, info: EngineInfo): number[] {
+function checkIds(field: string, ids: readonly number[] | Int32Array, limits: RequestLimits): number[] {
   if (ids.length === 0) refuse("invalid_request", `${field} is empty`);
   for (const id of ids) {
-    if (!Number.isInteger(id) || id < 0 || id >= info.vocabSize) {
-      refuse("invalid_request", `${field} holds ${id}, expected integers from 0 to ${info.vocabSize - 1}`);
+    if (!Number.isInteger(id) || id < 0 || id >= limits.vocabSize) {
+      refuse("invalid_request", `${field} holds ${id}, expected integers from 0 to ${limits.vocabSize - 1}`);
     }
   }
   return Array.from(ids);

@@ -28,7 +28,7 @@ export interface GenerateRequest {
   hybrid?: string;
   /** At least one token id and at most maxContext of them, each in 0..vocabSize-1. */
   promptIds: readonly number[] | Int32Array;
-  /** At least 1; the sequence also ends, with "length", where the model's context ends. */
+  /** At least 1; the sequence also ends, with "length", where the model's context or the KV pool ends. */
   maxTokens: number;
   sampling?: SamplingParams;
   /** Generation ends with "stop" after one of these (end-of-text ids); the id itself is reported as the last token. */

@@ -177,7 +177,9 @@ class Simulation {
       history.push(token);
     }
     if (end === "cancelled by test") return;
-    const full = Math.min(maxTokens, this.limits.maxContext + 1 - prompt.length);
+    const { numPages, pageSize, maxContext } = this.limits;
+    const room = hybrid.numFull === 0 ? maxContext : Math.floor(numPages / hybrid.numFull) * pageSize;
+    const full = Math.min(maxTokens, Math.min(maxContext, room) + 1 - prompt.length);
     expect(end).toBe(stopIds.includes(got.at(-1)!) ? "stop" : "length");
     if (end === "length") expect(got.length).toBe(full);
     expect(got.slice(0, -1).some((id) => stopIds.includes(id))).toBe(false);
