@@ -10,7 +10,11 @@ const MAX_CHARACTERS_PER_TOKEN = 48;
  * The ids of a prompt. `special`: "auto" lets the tokenizer add its bos token; "never" is for rendered templates.
  * @throws HttpError when the model has no tokenizer or the text cannot fit
  */
-export function encodePrompt(context: ServerContext, text: string, special: "auto" | "never" = "auto"): number[] {
+export async function encodePrompt(
+  context: ServerContext,
+  text: string,
+  special: "auto" | "never" = "auto",
+): Promise<number[]> {
   const { tokenizer } = context.text;
   if (tokenizer === null) {
     throw new HttpError(400, "no_tokenizer", "This model has no tokenizer: send the prompt as token ids", "prompt");
@@ -20,7 +24,7 @@ export function encodePrompt(context: ServerContext, text: string, special: "aut
     const message = `The prompt has ${text.length} characters and cannot fit in a context of ${maxContext} tokens`;
     throw new HttpError(400, "context_length_exceeded", message, "prompt");
   }
-  return tokenizer.encode(text, special);
+  return context.text.encode(text, special);
 }
 
 /** The text of ids; without a tokenizer, their numbers. */

@@ -135,6 +135,7 @@ async function assemble(options: ServerOptions, listener: Listener): Promise<Run
       await withTimeout(drained, GOODBYE_MS);
       await listener.close();
       changes.close();
+      text.close();
       await paused;
       rmSync(store.dir.serverInfo, { force: true });
     },

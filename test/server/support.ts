@@ -232,6 +232,8 @@ export async function testServer(options: TestServerOptions = {}): Promise<TestS
   };
   const text: ModelText = {
     tokenizer,
+    encode: async (given, special) => tokenizer!.encode(given, special),
+    close: () => {},
     template: tokenizer === null ? null : new ChatTemplate({}),
     defaults: { eosIds: [EOS], ...none },
     stopIds: [EOS],

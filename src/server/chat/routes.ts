@@ -12,14 +12,15 @@ import { type ChatBody, chatBody, chatNeutral } from "./schema.ts";
 export function chatRoutes(context: ServerContext) {
   return new Elysia({ normalize: false }).post(
     "/v1/chat/completions",
-    ({ body, request }) => {
+    async ({ body, request }) => {
       refuseUnsupported(body, chatNeutral);
       if (body.top_logprobs !== undefined && body.logprobs !== true) {
         throw invalidField("top_logprobs", 'Parameter "top_logprobs" needs "logprobs": true');
       }
       const logprobs = body.logprobs === true ? (body.top_logprobs ?? 0) : null;
       const maxTokens = body.max_completion_tokens ?? body.max_tokens;
-      const plan = planGeneration(context, body, [chatPrompt(context, body.messages)], maxTokens, logprobs);
+      const prompt = await chatPrompt(context, body.messages);
+      const plan = planGeneration(context, body, [prompt], maxTokens, logprobs);
       const stream = { on: body.stream === true, usage: body.stream_options?.include_usage === true };
       return answer(context, request, plan, stream, chatShape(context, body));
     },
@@ -28,7 +29,7 @@ export function chatRoutes(context: ServerContext) {
 }
 
 /** The ids of a conversation, ended by the opening of the answer. */
-function chatPrompt(context: ServerContext, messages: ChatBody["messages"]): number[] {
+async function chatPrompt(context: ServerContext, messages: ChatBody["messages"]): Promise<number[]> {
   const { template } = context.text;
   if (template === null) {
     throw new HttpError(

@@ -12,12 +12,12 @@ import { type CompletionBody, completionBody, completionNeutral } from "./schema
 export function completionRoutes(context: ServerContext) {
   return new Elysia({ normalize: false }).post(
     "/v1/completions",
-    ({ body, request }) => {
+    async ({ body, request }) => {
       refuseUnsupported(body, completionNeutral);
       if (body.echo === true && body.logprobs !== undefined) {
         throw invalidField("logprobs", 'Parameter "logprobs" is not supported together with "echo"');
       }
-      const prompts = promptsOf(context, body.prompt);
+      const prompts = await promptsOf(context, body.prompt);
       const plan = planGeneration(context, body, prompts, body.max_tokens ?? 16, body.logprobs ?? null);
       const stream = { on: body.stream === true, usage: body.stream_options?.include_usage === true };
       return answer(context, request, plan, stream, completionShape(context, body, prompts));
@@ -26,10 +26,11 @@ export function completionRoutes(context: ServerContext) {
   );
 }
 
-function promptsOf(context: ServerContext, prompt: CompletionBody["prompt"]): readonly (readonly number[])[] {
-  if (typeof prompt === "string") return [encodePrompt(context, prompt)];
+async function promptsOf(context: ServerContext, prompt: CompletionBody["prompt"]): Promise<readonly number[][]> {
+  if (typeof prompt === "string") return [await encodePrompt(context, prompt)];
   if (typeof prompt[0] === "number") return [prompt as number[]];
-  return (prompt as (string | number[])[]).map((one) => (typeof one === "string" ? encodePrompt(context, one) : one));
+  const ids = async (one: string | number[]) => (typeof one === "string" ? encodePrompt(context, one) : one);
+  return Promise.all((prompt as (string | number[])[]).map(ids));
 }
 
 function completionShape(

@@ -29,13 +29,13 @@ export function tokenRoutes(context: ServerContext) {
   return new Elysia({ normalize: false, detail: { tags: ["tokens"] } })
     .post(
       "/tokenize",
-      ({ body }) => {
+      async ({ body }) => {
         const given = body.prompt ?? body.content;
         if (given === undefined) {
           throw new HttpError(400, "missing_parameter", 'Missing parameter "prompt": expected text', "prompt");
         }
         context.hybrids.resolve(body.model);
-        const tokens = encodePrompt(context, given, body.add_special_tokens === false ? "never" : "auto");
+        const tokens = await encodePrompt(context, given, body.add_special_tokens === false ? "never" : "auto");
         return { tokens, count: tokens.length, max_model_len: context.engine.info.maxContext };
       },
       { parse: "json", body: tokenizeBody },
