@@ -1,9 +1,11 @@
 // The table of commands: one static import each, so that a bundled executable holds them all.
 // Knows names only; what a command does is in its own file.
 
+import { benchCommand } from "./bench.ts";
 import type { Command } from "./command.ts";
 import { completionCommand } from "./completion.ts";
 import { convertCommand } from "./convert.ts";
+import { doctorCommand } from "./doctor.ts";
 import { evalCommand } from "./eval.ts";
 import { exportCommand } from "./export.ts";
 import { hybridsCommand } from "./hybrids.ts";
@@ -13,6 +15,7 @@ import { pretrainCommand } from "./pretrain.ts";
 import { psCommand } from "./ps.ts";
 import { runCommand } from "./run.ts";
 import { searchCommand } from "./search.ts";
+import { selftestCommand } from "./selftest.ts";
 import { serveCommand } from "./serve.ts";
 import { tasksCommand } from "./tasks.ts";
 
@@ -33,5 +36,8 @@ export const commands: Readonly<Record<string, Command>> = {
   hybrids: hybridsCommand,
   tasks: tasksCommand,
   jobs: jobsCommand,
+  bench: benchCommand,
+  selftest: selftestCommand,
+  doctor: doctorCommand,
   completion: completionCommand(() => commands),
 };

@@ -24,7 +24,7 @@ export const selftestCommand = defineCommand(
       json: JSON_FLAG,
     },
     details: `ERROR is the largest difference of any output over the reference's largest value. Takes a few seconds; the exit
-status is 1 if a kernel is wrong, which on sound hardware it never is.`,
+status is 1 if a kernel is wrong.`,
     examples: ["graft selftest", "graft selftest --isa avx2 --threads 1 --json"],
   },
   async ({ flags }) => {
