@@ -45,7 +45,8 @@ export interface Recipe {
 
 /** Small budgets want many small steps and a high rate; large ones want large steps, measured in docs/conversion.md. */
 const BUDGETS = [
-  { upTo: 8e6, tokensPerStep: 1024, learningRate: 1e-2 },
+  { upTo: 4e6, tokensPerStep: 512, learningRate: 1e-2 },
+  { upTo: 16e6, tokensPerStep: 1024, learningRate: 1e-2 },
   { upTo: 40e6, tokensPerStep: 4096, learningRate: 3e-3 },
   { upTo: 400e6, tokensPerStep: 16384, learningRate: 1e-3 },
   { upTo: Number.POSITIVE_INFINITY, tokensPerStep: 65536, learningRate: 1e-3 },

@@ -6,7 +6,7 @@ import { learningRate } from "../../src/train/schedule.ts";
 describe("resolveRecipe()", () => {
   test("small budgets take many small steps at a high rate, large ones the reverse", () => {
     const small = resolveRecipe({ variants: ["gla"], tokens: 2e6 }, 256);
-    expect(small).toMatchObject({ rowLength: 256, rowsPerStep: 4, steps: 1954, learningRate: 1e-2, warmupSteps: 100 });
+    expect(small).toMatchObject({ rowLength: 256, rowsPerStep: 2, steps: 3907, learningRate: 1e-2, warmupSteps: 100 });
     const large = resolveRecipe({ variants: ["gla"], tokens: 100e6 }, 32768);
     expect(large).toMatchObject({ rowLength: 2048, rowsPerStep: 8, steps: 6104, learningRate: 1e-3, warmupSteps: 100 });
     expect(learningRate(scheduleOf(large), large.steps - 1)).toBeCloseTo(1e-5, 12);
