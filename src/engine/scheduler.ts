@@ -19,7 +19,7 @@ export class Scheduler {
   readonly limits: SchedulerLimits;
   readonly pages: PagePool;
   readonly states: StatePool;
-  /** Oldest first, both. A preempted sequence is older than all that never ran. */
+  /** Oldest first, both. */
   readonly #running: Sequence[] = [];
   readonly #waiting: Sequence[] = [];
   readonly #freeSlots: number[];
@@ -65,7 +65,6 @@ export class Scheduler {
   /** The next step's work; empty where there is none. */
   schedule(): Batch {
     const plan = new Plan(this.limits.maxBatchTokens);
-    const preemptionsBefore = this.#preemptions;
     // Streams that wait for their next token go first, so that a long prompt beside them cannot stall them.
     const decoding = this.#running.filter((sequence) => sequence.numPending === 1);
     const prefilling = this.#running.filter((sequence) => sequence.numPending > 1);
@@ -74,7 +73,7 @@ export class Scheduler {
       if (count === 0 || sequence.status !== "running") continue;
       if (this.#reserve(sequence, sequence.numComputed + count, plan)) plan.add(sequence, count);
     }
-    if (this.#preemptions === preemptionsBefore) this.#admit(plan);
+    this.#admit(plan);
     return makeBatch([...plan.chunks.values()]);
   }
 
@@ -103,42 +102,31 @@ export class Scheduler {
     return true;
   }
 
-  /** Back to the front of the queue; its tokens stay, and are computed again to the same bits. */
+  /** Back to its place in the queue; its tokens stay, and are computed again to the same bits. */
   #preempt(sequence: Sequence): void {
     remove(this.#running, sequence);
     this.#release(sequence);
     sequence.status = "waiting";
-    this.#waiting.unshift(sequence);
+    insert(this.#waiting, sequence);
     this.#preemptions++;
   }
 
   /** Admits in order of arrival while budget, places, pages and state slots last. */
   #admit(plan: Plan): void {
-    let available = this.pages.numFree - this.#promisedPages();
     while (plan.budget > 0 && this.#freeSlots.length > 0) {
       const sequence = this.#waiting[0];
       if (sequence === undefined) return;
-      // The whole prompt must find room, or long prompts would keep preempting one another.
+      // All its tokens must find room, or long prompts would keep preempting one another.
       const needed = this.pagesFor(sequence, sequence.numPending);
-      if (needed > available || !this.states.takeAll(sequence.hybrid.slots, sequence.stateSlots)) return;
+      if (needed > this.pages.numFree || !this.states.takeAll(sequence.hybrid.slots, sequence.stateSlots)) return;
       const count = Math.min(sequence.numPending, plan.budget);
       this.pages.take(this.pagesFor(sequence, count), sequence.pages);
       this.#waiting.shift();
       sequence.slot = this.#freeSlots.pop()!;
       sequence.status = "running";
-      this.#running.push(sequence);
+      insert(this.#running, sequence);
       plan.add(sequence, count);
-      available -= needed;
     }
-  }
-
-  /** Pages that running sequences will still take for the tokens they already have. */
-  #promisedPages(): number {
-    let promised = 0;
-    for (const sequence of this.#running) {
-      promised += this.pagesFor(sequence, sequence.numFed) - sequence.pages.length;
-    }
-    return promised;
   }
 
   #release(sequence: Sequence): void {
@@ -173,6 +161,12 @@ class Plan {
     this.budget += this.chunks.get(sequence)?.count ?? 0;
     this.chunks.delete(sequence);
   }
+}
+
+/** Keeps a list in order of arrival; the newcomer mostly belongs near an end of it. */
+function insert(list: Sequence[], sequence: Sequence): void {
+  const after = list.findLastIndex((other) => other.id < sequence.id);
+  list.splice(after + 1, 0, sequence);
 }
 
 function remove(list: Sequence[], sequence: Sequence): void {

@@ -202,6 +202,10 @@ class Simulation {
     expect(scheduler.pages.numUsed).toBe(pages.length);
     const floats = scheduler.sequences.flatMap((s) => s.stateSlots.map((_, i) => s.hybrid.slots[i]!.floats));
     expect(scheduler.states.floatsUsed).toBe(floats.reduce((a, b) => a + b, 0));
+    const ids = scheduler.sequences.map((sequence) => sequence.id);
+    for (const part of [ids.slice(0, scheduler.numRunning), ids.slice(scheduler.numRunning)]) {
+      expect(part).toEqual(part.toSorted((a, b) => a - b));
+    }
     expect(scheduler.numRunning).toBeLessThanOrEqual(this.limits.maxSequences);
   }
 
