@@ -50,7 +50,7 @@ export class EngineHost {
     this.#wake?.();
   }
 
-  /** Steps until closed. Between steps control goes back to the event loop, so that messages get in. */
+  /** Steps until closed, then cancels what runs; the engine is the caller's to close. Between steps control goes back to the event loop, so that messages get in. */
   async run(): Promise<void> {
     const { engine, beat } = this.#parts;
     while (!this.#closed) {
@@ -67,7 +67,6 @@ export class EngineHost {
       }
     }
     for (const id of [...this.#engineIds.keys()]) this.#cancel(id);
-    engine.close();
   }
 
   #guarded(id: number, body: () => void): void {
