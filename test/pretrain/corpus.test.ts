@@ -95,13 +95,25 @@ describe("taskDocuments()", () => {
 
   test("recall: the right choice is what the text says of the person asked about", () => {
     let checked = 0;
-    for (const { context, choices, gold } of taskDocuments("recall", 22, 150, new Set())) {
+    for (const { context, choices, gold } of taskDocuments("recall", 22, 600, new Set())) {
       const person = /Where is (\w+)\?/.exec(context)?.[1];
       if (person === undefined) continue;
       expect(context).toMatch(new RegExp(`${person} (is|waits|went) (in|to) the ${choices[gold]}\\.`));
       checked++;
     }
-    expect(checked).toBeGreaterThan(10);
+    expect(checked).toBeGreaterThan(20);
+  });
+
+  test("recall in two steps: the thing leads to its owner and the owner to the place", () => {
+    let checked = 0;
+    for (const { context, choices, gold } of taskDocuments("recall", 22, 600, new Set())) {
+      const thing = /Where is the (\w+ \w+)\?/.exec(context)?.[1];
+      if (thing === undefined) continue;
+      const owner = new RegExp(`(\\w+) (has|found|carries) an? ${thing}\\.`).exec(context)?.[1];
+      expect(context).toMatch(new RegExp(`${owner} (is|waits|went) (in|to) the ${choices[gold]}\\.`));
+      checked++;
+    }
+    expect(checked).toBeGreaterThan(50);
   });
 
   test("local: one right choice among four different ones", () => {

@@ -3,7 +3,7 @@
 
 import { mixSeeds, Random } from "../random.ts";
 import { chatDocument } from "./chat.ts";
-import { echoDocument, factsDocument, retoldDocument } from "./facts.ts";
+import { drawFacts, echoDocument, factsDocument, pickRelations, retoldDocument } from "./facts.ts";
 import type { Text } from "./grammar.ts";
 import { localDocument } from "./local.ts";
 import { story, storyDocument } from "./story.ts";
@@ -22,7 +22,7 @@ export function document(seed: number, index: number, progress = 1): Text {
   if (progress < stages.lookUp) return lookUp(random, 6, 0.3, 0.3);
   const growth = Math.min(1, (progress - stages.lookUp) / (stages.growth - stages.lookUp));
   const kind = random.real();
-  if (kind < 0.5) return lookUp(random, Math.round(6 + 6 * growth), 0.06, 0.1);
+  if (kind < 0.5) return lookUp(random, Math.round(7 + 5 * growth), 0.06, 0.1);
   const learned =
     kind < 0.68
       ? storyDocument(random)
@@ -40,10 +40,13 @@ function lookUp(random: Random, most: number, echoes: number, retold: number): T
   const kind = random.real();
   if (kind < echoes) return echoDocument(random, random.between(4, 16));
   if (kind < echoes + retold) return retoldDocument(random, random.between(2, most));
-  const kinds = most <= 6 || random.chance(0.6) ? 1 : random.between(2, 3);
-  const people = Math.max(2, Math.floor(random.between(2, most) / (kinds === 1 ? 1 : kinds * 0.75)));
-  const text = factsDocument(random, people, kinds, most <= 6 ? "" : distraction(random));
-  return most <= 6 || random.chance(0.8) ? text : { given: "", learned: `${text.given} ${text.learned}` };
+  if (most <= 6)
+    return factsDocument(random, drawFacts(random, random.between(2, most), pickRelations(random, 1, false)), "");
+  const facts = random.chance(0.45)
+    ? drawFacts(random, random.between(2, most), pickRelations(random, 1, false))
+    : drawFacts(random, random.between(2, Math.ceil(most / 2)), pickRelations(random, 2, random.chance(0.85)));
+  const text = factsDocument(random, facts, distraction(random));
+  return random.chance(0.8) ? text : { given: "", learned: `${text.given} ${text.learned}` };
 }
 
 /** Often nothing, else sentences that have nothing to do with the facts they stand among. */

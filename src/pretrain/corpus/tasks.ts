@@ -2,7 +2,7 @@
 // being facts of that text; "local" ends in a sentence that decides its own last word. Knows no model and no tokens.
 
 import { mixSeeds, Random } from "../random.ts";
-import { drawFacts, openQuestion, statement } from "./facts.ts";
+import { drawFacts, indirectFacts, openQuestion, pickRelations, statement } from "./facts.ts";
 import { drawLocal, localSentence } from "./local.ts";
 
 /** One line of a task file. The choice is scored as the continuation " " + choice of the context. */
@@ -21,16 +21,23 @@ function arrange(random: Random, id: string, context: string, right: string, wro
   return { id, context, choices, gold: choices.indexOf(right) };
 }
 
-/** 8 to 10 people with one fact each, or 5 with two each, a few other sentences, and a question. */
+/**
+ * Ten to twelve people with one fact each, or four to six with two, a few other sentences, and a question; with two
+ * facts each it is asked through one of them ("Where is the red ball?").
+ */
 function recallTask(random: Random, id: string): TaskDocument {
-  const facts = random.chance(0.6) ? drawFacts(random, random.between(8, 10), 1) : drawFacts(random, 5, 2);
+  const twoSteps = random.chance(0.5);
+  const facts = twoSteps
+    ? drawFacts(random, random.between(4, 6), pickRelations(random, 2, true))
+    : drawFacts(random, random.between(10, 12), pickRelations(random, 1, false));
   const told = facts.map((fact) => statement(random, fact));
   const distraction = Array.from({ length: random.between(0, 3) }, () => localSentence(random));
   told.splice(random.between(Math.floor(told.length / 2), told.length), 0, ...distraction);
-  const fact = random.pick(facts);
+  const fact = random.pick(twoSteps ? indirectFacts(facts) : facts);
   const { question, start } = openQuestion(random, fact);
-  const wrong = facts.filter((other) => other.relation === fact.relation && other !== fact).map((other) => other.value);
-  return arrange(random, id, `${told.join(" ")} ${question} ${start}`, fact.value, wrong);
+  const wrong = facts.filter(({ relation, value }) => relation === fact.relation && value !== fact.value);
+  const context = `${told.join(" ")} ${question} ${start}`;
+  return arrange(random, id, context, fact.value, wrong.map(({ value }) => value)); // biome-ignore format: one line
 }
 
 /** A few sentences that do not matter and one that is to be ended. */

@@ -24,7 +24,7 @@ export const foods = [
 ]; // biome-ignore format: a word list
 
 export const jobs = [
-  "baker", "farmer", "teacher", "doctor", "painter", "singer", "sailor", "driver", "dancer", "hunter", "gardener", "king",
+  "baker", "farmer", "teacher", "doctor", "painter", "singer", "sailor", "driver", "dancer", "hunter", "gardener", "cook",
 ]; // biome-ignore format: a word list
 
 /** An animal and what it says. */
