@@ -84,7 +84,7 @@ test("pretrain() stopped and started again writes the same weights as in one go"
     expect(readFileSync(join(parts, name)).equals(readFileSync(join(whole, name)))).toBe(true);
   }
   expect(existsSync(`${parts}.checkpoints`)).toBe(false);
-});
+}, 60_000);
 
 test("pretrain() leaves a model, a tokenizer and two tasks that load", async () => {
   const out = join(folder, "whole");
