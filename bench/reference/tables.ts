@@ -18,6 +18,12 @@ export interface Comparison {
 const four = (values: readonly number[]) => values.map((value) => value.toFixed(4)).join(" ");
 const three = (values: readonly number[]) => values.map((value) => value.toFixed(3)).join(" ");
 
+/** "none" first, then by number of layers. Keys like "0" would otherwise come first wherever an object is listed. */
+function byLayers(figures: Readonly<Record<string, number>>): string[] {
+  const size = (key: string) => (key === "none" ? 0 : key.split("+").length);
+  return Object.keys(figures).sort((a, b) => size(a) - size(b) || a.localeCompare(b));
+}
+
 function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
   const line = (cells: readonly string[]) => `| ${cells.join(" | ")} |`;
   return [line(head), line(head.map(() => "---")), ...rows.map(line)].join("\n");
@@ -88,7 +94,7 @@ function perplexityTable(models: readonly DistilledModel[], reference: Reference
     keys.map((key) => figures[key]!.toFixed(3));
   const rows = models.flatMap(({ name, runs }) =>
     runs.flatMap(({ variant, perplexity }) => {
-      const keys = Object.keys(perplexity);
+      const keys = byLayers(perplexity);
       const theirs = reference.perplexity[name]!.rows_begin_with_bos[variant]!.perplexity_ascii89;
       return [[perplexity, "graft"] as const, [theirs, "reference"] as const].map(([figures, whose]) => {
         const [base, ...rest] = cells(figures, keys);
@@ -175,7 +181,7 @@ function strategyTable(searches: readonly SearchResult[]): string {
 }
 
 function sortingTable(sorting: readonly SortingResult[]): string {
-  const keys = Object.keys(sorting[0]?.sorted ?? {});
+  const keys = byLayers(sorting[0]?.sorted ?? {});
   const rows = VARIANTS.flatMap((variant) => {
     const result = sorting.find((one) => one.variant === variant);
     if (result === undefined) return [];

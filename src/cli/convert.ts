@@ -132,12 +132,10 @@ async function run(context: WorkContext, argument: string, flags: ConvertFlags):
       progress: reporter,
     });
     for (const pool of result.pools) {
-      store.pools.put({
-        backbone: target.name,
-        variant: pool.variant,
-        path: resolve(pool.folder),
-        recipe: { ...pool.recipe, unexplained: pool.unexplained },
-      });
+      const path = resolve(pool.folder);
+      if (result.alreadyMade && store.pools.get(target.name, pool.variant)?.path === path) continue;
+      const recipe = { ...pool.recipe, unexplained: pool.unexplained };
+      store.pools.put({ backbone: target.name, variant: pool.variant, path, recipe });
     }
     const memoryBytes = process.memoryUsage.rss();
     return { model: target.name, recipe, numDocuments: data.numDocuments, result, memoryBytes };

@@ -123,6 +123,13 @@ function poolVersions(flags: SearchFlags, model: string): number[] {
   }
 }
 
+/** @throws RequestError where scores of an interrupted search come from other counterparts */
+function refuseNewerPool(store: Store, id: string, target: ModelArgument, variant: Variant): void {
+  const [begun, made] = [store.searches.get(id)?.createdAt ?? 0, store.pools.get(target.name, variant)?.createdAt ?? 0];
+  if (made <= begun || store.candidates.list(id).length === 0) return;
+  throw new RequestError("pool_changed", `Cannot go on with "${id}": its ${variant} pool was made anew since it began`);
+}
+
 function stopRule(flags: SearchFlags): StopRule {
   const given = [flags.replace !== undefined, flags.all].filter(Boolean).length;
   if (given === 2 || (flags.replace !== undefined && flags["max-drop"] !== undefined)) {
@@ -151,7 +158,6 @@ async function run(
     const metric = chooseMetric(task, flags.metric);
     const variant = flags.variant ?? onlyVariant(store, target);
     opened.usePool(variant);
-    const pool = store.pools.get(target.name, variant)?.createdAt ?? null;
     const { numLayers } = opened.model.config;
     const start = performance.now();
     store.searches.begin({
@@ -162,14 +168,9 @@ async function run(
       taskSha256: sha256OfFile(taskFile),
       metric,
       strategy: flags.strategy,
-      stop: { ...stop, pool },
+      stop: { ...stop },
     });
-    if (store.searches.get(context.jobId)?.stop.pool !== pool) {
-      throw new RequestError(
-        "pool_changed",
-        `Cannot go on with "${context.jobId}": its ${variant} pool was made anew since`,
-      );
-    }
+    refuseNewerPool(store, context.jobId, target, variant);
     const evaluateOptions = evaluationOptions(opened, flags);
     const trajectory = await search({
       engine: opened.engine,

@@ -33,8 +33,10 @@ export interface ConvertOptions {
 
 export interface ConvertResult {
   readonly pools: readonly PoolSummary[];
-  /** Steps that an earlier process had done; equal to all of them where the pools were complete already. */
+  /** Steps that an earlier process had done. */
   readonly resumedSteps: number;
+  /** Whether the pools were there already, made with the same settings. */
+  readonly alreadyMade: boolean;
   readonly seconds: number;
   readonly tokensPerSecond: number;
   readonly scratchBytes: number;
@@ -89,6 +91,7 @@ export async function convert(options: ConvertOptions): Promise<ConvertResult> {
     return {
       pools,
       resumedSteps,
+      alreadyMade: false,
       seconds: trained.seconds,
       tokensPerSecond: trained.stepSeconds > 0 ? tokens / trained.stepSeconds : 0,
       scratchBytes: scratch,
@@ -189,5 +192,6 @@ function forget({ recipe, folder, poolFolder }: ConvertOptions): void {
 }
 
 function finishedResult(pools: readonly PoolSummary[], recipe: Recipe): ConvertResult {
-  return { pools, resumedSteps: recipe.steps, seconds: 0, tokensPerSecond: 0, scratchBytes: 0, studentBytes: 0 };
+  const { steps: resumedSteps } = recipe;
+  return { pools, resumedSteps, alreadyMade: true, seconds: 0, tokensPerSecond: 0, scratchBytes: 0, studentBytes: 0 };
 }

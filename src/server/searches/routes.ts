@@ -94,7 +94,8 @@ function searchArguments(
   task: TaskRecord,
   stop: readonly string[],
 ): string[] {
-  const words = [context.hybrids.backbone, "--task", task.path, "--variant", body.variant, ...stop];
+  const named = ["--task", task.path, "--name", task.name];
+  const words = [context.hybrids.backbone, ...named, "--variant", body.variant, ...stop];
   if (body.strategy !== undefined) words.push("--strategy", body.strategy);
   if (body.metric !== undefined) words.push("--metric", body.metric);
   if (body.seed !== undefined) words.push("--seed", String(body.seed));
