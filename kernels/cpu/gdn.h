@@ -1,6 +1,6 @@
 // One value head of the gated delta rule inside a block of tokens, shared by the serving and training forms.
-//   w_t = v_t - B_t k_tᵀ S0 - sum_{s<t} D_ts (k_t·k_s) u_s,     u_t = beta_t w_t        row t of the forward
-//   substitution o_t = scale (B_t q_tᵀ S0 + sum_{s<=t} D_ts (q_t·k_s) u_s)
+//   w_t = v_t - B_t k_tᵀ S0 - sum_{s<t} D_ts (k_t·k_s) u_s,     u_t = beta_t w_t           by forward substitution
+//   o_t = scale (B_t q_tᵀ S0 + sum_{s<=t} D_ts (q_t·k_s) u_s)
 // D_ts = product of e^{g_r}, s < r <= t, and B_t = product from the block's start: both are kept as products that every
 // token multiplies in place, so strong decays lose no digits to differences of large sums. When the block is full,
 //   S0 <- B S0 + sum_s D_ns k_s u_sᵀ.

@@ -10,8 +10,8 @@ import type { LinearShape, Variant } from "./mixer.ts";
 /** The variants, in the order in which they are shown. */
 export const VARIANTS: readonly Variant[] = ["gla", "gdn", "jet"];
 
-/** Tokens per anchored block of the serving form. */
-export const DEFAULT_BLOCK = 32;
+/** Tokens per anchored block of the serving form: the fastest by measurement (kernels/bench/NOTES.md). */
+export const DEFAULT_BLOCK = 16;
 
 /** Head counts as the ops take them. */
 export function linearSizes(shape: LinearShape): LinearSizes {
@@ -194,6 +194,6 @@ export function shapeProblem(shape: LinearShape): string | null {
     (shape.normEps > 0 && shape.normEps <= 1
       ? null
       : `normEps is ${shape.normEps}, expected a number above 0, at most 1`) ??
-    within("block", shape.block, { min: 1, max: 4096 })
+    within("block", shape.block, { min: 1, max: 256 })
   );
 }
