@@ -134,13 +134,13 @@ void run_panel(const Call& call, int64_t panel, int64_t first, int64_t n, int th
 }
 
 /// Rough time of one thread: weights at cache speed plus the multiplications.
-double nanoseconds(double weights, double rows) { return weights * (0.03 + 0.008 * rows); }
+double nanoseconds(double weights, double rows) { return weights * (0.03 + 0.006 * rows); }
 
 template <class Kind>
 void run_linear(const Call& call, int64_t N) {
   const int64_t panels = num_panels(call.layout.out);
   const double cost = nanoseconds(static_cast<double>(call.layout.bytes) / 4, static_cast<double>(N));
-  const int threads = cost < 5000 ? 1 : num_threads();
+  const int threads = cost < 6000 ? 1 : num_threads();
   // Enough tasks to share evenly; a task below about 4 microseconds is not worth its hand-over.
   int64_t groups = (N + kRowGroup - 1) / kRowGroup;
   while (threads > 1 && panels * groups < 4 * threads && N / groups > 8 * kTileRows) groups *= 2;

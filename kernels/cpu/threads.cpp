@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cstdio>
 #include <cstdlib>
 #include <memory>
 #include <mutex>
@@ -166,10 +167,18 @@ Scratch* current_scratch() {
   return scratch = own_scratch.get();
 }
 
+/// Cores that this process may keep busy: its affinity mask, and in a container no more than its share of time.
 int available_cores() {
   cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
-  return std::max(1u, std::thread::hardware_concurrency());
+  int cores = static_cast<int>(std::thread::hardware_concurrency());
+  if (sched_getaffinity(0, sizeof set, &set) == 0) cores = CPU_COUNT(&set);
+  if (FILE* file = std::fopen("/sys/fs/cgroup/cpu.max", "re")) {
+    double quota, period;
+    if (std::fscanf(file, "%lf %lf", &quota, &period) == 2 && period > 0)
+      cores = std::min(cores, static_cast<int>(quota / period + 0.5));
+    std::fclose(file);
+  }
+  return std::max(1, cores);
 }
 
 }  // namespace

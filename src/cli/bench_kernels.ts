@@ -25,12 +25,17 @@ const COLUMNS: readonly Column<KernelFigure>[] = [
 export const benchKernelsCommand = defineCommand(
   {
     name: "bench kernels",
-    summary: "dense kernels against streaming reads and multiply-adds of this machine",
+    summary: "Dense kernels against streaming reads and multiply-adds of this machine",
     positionals: [],
     flags: {
-      filter: { type: "string", value: "TEXT", help: 'only cases whose name contains this, e.g. "linear 1 "' },
-      seconds: { type: "number", min: 0.01, max: 60, default: 0.5, help: "time per case" },
-      isa: { type: "string", choices: ["auto", ...isaNames.slice(1)], default: "auto", help: "instruction set:" },
+      filter: {
+        type: "string",
+        value: "TEXT",
+        help: 'only cases whose name contains this, e.g. "linear 1 "',
+        env: false,
+      },
+      seconds: { type: "number", min: 0.01, max: 60, default: 0.5, help: "time per case", env: false },
+      isa: { type: "string", choices: ["auto", ...isaNames.slice(1)], default: "auto", help: "instruction set" },
       threads: THREADS_FLAG,
       json: JSON_FLAG,
     },

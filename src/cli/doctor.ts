@@ -20,7 +20,7 @@ export const doctorCommand = defineCommand(
     summary: "Shows what graft finds on this machine and whether it can work here",
     positionals: [],
     flags: {
-      isa: { type: "string", choices: ["auto", ...isaNames], default: "auto", help: "instruction set to try:" },
+      isa: { type: "string", choices: ["auto", ...isaNames], default: "auto", help: "instruction set to try" },
       "data-dir": DATA_DIR_FLAG,
       json: JSON_FLAG,
     },

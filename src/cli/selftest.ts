@@ -19,7 +19,7 @@ export const selftestCommand = defineCommand(
     summary: "Checks every kernel of this machine against plain reference code",
     positionals: [],
     flags: {
-      isa: { type: "string", choices: ["auto", ...isaNames], default: "auto", help: "instruction set to check:" },
+      isa: { type: "string", choices: ["auto", ...isaNames], default: "auto", help: "instruction set to check" },
       threads: THREADS_FLAG,
       json: JSON_FLAG,
     },
