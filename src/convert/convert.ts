@@ -1,12 +1,14 @@
 // Blockwise local distillation from start to pool: resume or begin, train with one pass of the parent per batch, measure on
 // held-out text, checkpoint, write the pools. Knows neither texts nor the command line.
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, rmSync } from "node:fs";
+import { existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import type { Variant } from "../../models/attention/mixer.ts";
 import type { LoadedModel } from "../../models/model.ts";
 import { numRows, type RowSet } from "../data/rows.ts";
+import { RequestError } from "../errors.ts";
 import type { Ops } from "../ops/ops.ts";
+import { tryLock } from "../store/lock.ts";
 import { removeCheckpoints } from "../train/checkpoint.ts";
 import { noProgress, type Progress } from "../train/progress.ts";
 import { Conversion } from "./conversion.ts";
@@ -60,13 +62,27 @@ interface Saved {
 
 /**
  * Trains and writes the pools. Killed at any point and started again it ends with the same bytes in the same files.
- * @throws ConvertCancelled when told to stop; CheckpointError where the folders hold a run with other settings
+ * @throws ConvertCancelled when told to stop; CheckpointError where the folders hold a run with other settings;
+ * RequestError where another process converts into the same folder
  */
 export async function convert(options: ConvertOptions): Promise<ConvertResult> {
+  const path = join(options.folder, "convert.lock");
+  const lock = tryLock(path);
+  if (lock === null) {
+    throw new RequestError("busy", `Cannot convert into "${options.folder}": another conversion is writing there`);
+  }
+  try {
+    return await convertLocked(options);
+  } finally {
+    rmSync(path, { force: true });
+    lock.release();
+  }
+}
+
+async function convertLocked(options: ConvertOptions): Promise<ConvertResult> {
   const { ops, model, recipe, training, folder, poolFolder } = options;
   const settings = { ...recipe, backbone: model.identity, rows: fingerprint(training) };
   if (recipe.steps > 0 && numRows(training) === 0) throw new RangeError("Cannot convert: there is no training text");
-  mkdirSync(folder, { recursive: true });
   if (options.restart === true) forget(options);
   const finished = recipe.variants.map((variant) => finishedPool(poolFolder(variant), settings));
   if (finished.every((pool) => pool !== null)) return finishedResult(finished, recipe);

@@ -89,6 +89,15 @@ describe("convert()", () => {
       expect(weights(folder, "out", "gla").equals(before)).toBe(false);
     }));
 
+  test("two conversions into one folder do not mix", () =>
+    withTemporary(async (folder) => {
+      const options = await optionsFor(folder, "out", { variants: ["gla"], tokens: 800 });
+      const first = convert(options);
+      await expect(convert(options)).rejects.toThrow("another conversion is writing there");
+      expect((await first).alreadyMade).toBe(false);
+      expect((await convert(options)).alreadyMade).toBe(true);
+    }));
+
   test("writes pools that load for the backbone they were made for", () =>
     withTemporary(async (folder) => {
       const options = await optionsFor(folder, "out", { variants: ["jet"], tokens: 0 });
