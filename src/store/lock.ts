@@ -11,6 +11,9 @@ export interface Lock {
   release(): void;
 }
 
+/** Held locks: without this a lock nobody refers to would be closed, and so released, by the garbage collector. */
+const held = new Set<Database>();
+
 /**
  * Takes the lock at `path` (the file is made when missing), or answers null at once when another process,
  * or another part of this one, holds it.
@@ -29,6 +32,11 @@ export function tryLock(path: string): Lock | null {
       if (error instanceof Error && "code" in error && error.code === "SQLITE_BUSY") return null;
       throw error;
     }
-    return { release: () => database.close() };
+    held.add(database);
+    return {
+      release() {
+        if (held.delete(database)) database.close();
+      },
+    };
   });
 }

@@ -28,6 +28,7 @@ const CAUSES: Readonly<Record<string, readonly [StoreErrorCode, string]>> = {
   SQLITE_IOERR: ["io", "reading or writing failed; check the disk"],
   EIO: ["io", "reading or writing failed; check the disk"],
   ENOTDIR: ["io", "part of the path is a file; choose another folder"],
+  EEXIST: ["io", "a file is in the way; choose another folder"],
   EISDIR: ["io", "a folder is in the way; choose another name"],
 };
 
