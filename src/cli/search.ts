@@ -5,22 +5,22 @@ import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import type { Variant } from "../../models/attention/mixer.ts";
 import { VARIANTS } from "../../models/attention/shape.ts";
-import { RequestError } from "../errors.ts";
 import { type EvaluateOptions, metricsOf } from "../eval/evaluate.ts";
-import { type BosPolicy, bosPolicies, type PreparedTask } from "../eval/requests.ts";
+import { bosPolicies, type PreparedTask } from "../eval/requests.ts";
 import { type Metric, metrics } from "../eval/scoring.ts";
 import { JobCancelled } from "../jobs/reporter.ts";
-import { relativeThreshold, type Selection, selectOptimal, type Trajectory } from "../search/algorithm1.ts";
-import { type ReportEntry, reportOn } from "../search/report.ts";
+import { relativeThreshold, selectOptimal, type Trajectory } from "../search/algorithm1.ts";
+import { reportOn } from "../search/report.ts";
 import { maskOf, SearchCancelled, type StopRule, search } from "../search/search.ts";
 import { StoreLog } from "../search/store_log.ts";
-import { type StrategyName, strategyNames } from "../search/strategies.ts";
+import { strategyNames } from "../search/strategies.ts";
 import { Store } from "../store/database.ts";
 import { defineCommand } from "./command.ts";
 import { DATA_DIR_FLAG, type Flags, JOB_FLAG, JSON_FLAG, type ParsedArgs, THREADS_FLAG, UsageError } from "./config.ts";
 import { type OpenedModel, openModel } from "./eval_engine.ts";
 import { type ModelArgument, resolveModel } from "./model_argument.ts";
 import { runReported, type WorkContext } from "./reported.ts";
+import { beginSearch, recordSearch, type SearchPlan, type SearchReport } from "./search_records.ts";
 import { describeSearch } from "./search_table.ts";
 
 const FLAGS = {
@@ -55,25 +55,6 @@ const FLAGS = {
 } as const;
 
 type SearchFlags = Flags<typeof FLAGS>;
-
-/** What the command answers with, and what is stored with its job. */
-export interface SearchReport {
-  readonly search: string;
-  readonly model: string;
-  readonly hybrid: string;
-  readonly variant: Variant;
-  readonly task: string;
-  readonly metric: Metric;
-  readonly bos: string;
-  readonly numDocuments: number;
-  readonly trajectory: Trajectory;
-  readonly best: Selection;
-  readonly optimal: Selection;
-  /** On the documents of --report, by layers joined with commas; null without them. */
-  readonly report: { readonly numDocuments: number; readonly entries: Readonly<Record<string, ReportEntry>> } | null;
-  readonly seconds: number;
-  readonly [key: string]: unknown;
-}
 
 export const searchCommand = defineCommand(
   {
@@ -123,13 +104,6 @@ function poolVersions(flags: SearchFlags, model: string): number[] {
   }
 }
 
-/** @throws RequestError where scores of an interrupted search come from other counterparts */
-function refuseNewerPool(store: Store, id: string, target: ModelArgument, variant: Variant): void {
-  const [begun, made] = [store.searches.get(id)?.createdAt ?? 0, store.pools.get(target.name, variant)?.createdAt ?? 0];
-  if (made <= begun || store.candidates.list(id).length === 0) return;
-  throw new RequestError("pool_changed", `Cannot go on with "${id}": its ${variant} pool was made anew since it began`);
-}
-
 function stopRule(flags: SearchFlags): StopRule {
   const given = [flags.replace !== undefined, flags.all].filter(Boolean).length;
   if (given === 2 || (flags.replace !== undefined && flags["max-drop"] !== undefined)) {
@@ -152,66 +126,26 @@ async function run(
   const target = resolveModel(store, argument);
   const opened = await openModel(store, target, flags.threads);
   try {
-    const bos: BosPolicy = flags.bos;
-    const task = opened.prepare(taskFile, bos);
-    const reportTask = flags.report === undefined ? null : opened.prepare(flags.report, bos);
+    const task = opened.prepare(taskFile, flags.bos);
+    const reportTask = flags.report === undefined ? null : opened.prepare(flags.report, flags.bos);
     const metric = chooseMetric(task, flags.metric);
     const variant = flags.variant ?? onlyVariant(store, target);
-    opened.usePool(variant);
-    const { numLayers } = opened.model.config;
-    const start = performance.now();
-    store.searches.begin({
+    const plan: SearchPlan = {
       id: context.jobId,
-      backbone: target.name,
-      variant,
-      task: flags.name ?? task.name,
-      taskSha256: sha256OfFile(taskFile),
-      metric,
-      strategy: flags.strategy,
-      stop: { ...stop },
-    });
-    refuseNewerPool(store, context.jobId, target, variant);
-    const evaluateOptions = evaluationOptions(opened, flags);
-    const trajectory = await search({
-      engine: opened.engine,
+      target,
+      hybrid: flags.name ?? task.name,
       task,
       metric,
       variant,
-      numLayers,
-      strategy: flags.strategy as StrategyName,
       stop,
-      seed: flags.seed,
-      bestMustBeFeasible: flags["best-must-be-feasible"],
-      log: new StoreLog(store, context.jobId, (layers) => maskOf(layers, numLayers, variant)),
-      evaluate: evaluateOptions,
-      progress: context.reporter,
-    });
-    const { best } = trajectory;
-    const optimal =
-      "all" in stop
-        ? selectOptimal(trajectory, relativeThreshold(trajectory.base, flags["max-drop"] ?? DEFAULT_DROP))
-        : trajectory.optimal;
-    const sets = [...trajectory.rounds.map(({ chosen }) => chosen.layers), best.layers, optimal.layers];
-    const entries =
-      reportTask === null
-        ? null
-        : await reportOn(opened.engine, reportTask, metric, variant, sets, numLayers, evaluateOptions);
-    const report: SearchReport = {
-      search: context.jobId,
-      model: target.name,
-      hybrid: flags.name ?? task.name,
-      variant,
-      task: task.name,
-      metric,
-      bos: task.bos,
-      numDocuments: task.documents.length,
-      trajectory,
-      best,
-      optimal,
-      report: entries && { numDocuments: reportTask!.documents.length, entries: Object.fromEntries(entries) },
-      seconds: (performance.now() - start) / 1000,
     };
-    register(store, report, numLayers);
+    opened.usePool(variant);
+    const start = performance.now();
+    beginSearch(store, plan, sha256OfFile(taskFile), flags.strategy);
+    const trajectory = await runSearch(context, opened, plan, flags);
+    const found = await findings(opened, plan, trajectory, reportTask, flags);
+    const report = { ...found, seconds: (performance.now() - start) / 1000 };
+    recordSearch(store, report, opened.model.config.numLayers);
     return report;
   } catch (error) {
     if (error instanceof SearchCancelled) throw new JobCancelled();
@@ -221,9 +155,63 @@ async function run(
   }
 }
 
-function evaluationOptions(opened: OpenedModel, flags: SearchFlags): EvaluateOptions {
+function runSearch(
+  { store, reporter }: WorkContext,
+  { engine, tokenizer }: OpenedModel,
+  { id, task, metric, variant, stop }: SearchPlan,
+  flags: SearchFlags,
+): Promise<Trajectory> {
+  const { numLayers } = engine.info;
+  return search({
+    engine,
+    task,
+    metric,
+    variant,
+    numLayers,
+    strategy: flags.strategy,
+    stop,
+    seed: flags.seed,
+    bestMustBeFeasible: flags["best-must-be-feasible"],
+    log: new StoreLog(store, id, (layers) => maskOf(layers, numLayers, variant)),
+    evaluate: evaluationOptions(tokenizer, flags),
+    progress: reporter,
+  });
+}
+
+/** What the trajectory means, with scores on the report documents where there are any. */
+async function findings(
+  { engine, tokenizer }: OpenedModel,
+  { id, target, hybrid, task, metric, variant, stop }: SearchPlan,
+  trajectory: Trajectory,
+  reportTask: PreparedTask | null,
+  flags: SearchFlags,
+): Promise<SearchReport> {
+  const { best } = trajectory;
+  const limit = relativeThreshold(trajectory.base, flags["max-drop"] ?? DEFAULT_DROP);
+  const optimal = "all" in stop ? selectOptimal(trajectory, limit) : trajectory.optimal;
+  const sets = [...trajectory.rounds.map(({ chosen }) => chosen.layers), best.layers, optimal.layers];
+  const options = evaluationOptions(tokenizer, flags);
+  const entries =
+    reportTask && (await reportOn(engine, reportTask, metric, variant, sets, engine.info.numLayers, options));
+  return {
+    search: id,
+    model: target.name,
+    hybrid,
+    variant,
+    task: task.name,
+    metric,
+    bos: task.bos,
+    numDocuments: task.documents.length,
+    trajectory,
+    best,
+    optimal,
+    report: entries && { numDocuments: reportTask.documents.length, entries: Object.fromEntries(entries) },
+    seconds: 0,
+  };
+}
+
+function evaluationOptions(tokenizer: OpenedModel["tokenizer"], flags: SearchFlags): EvaluateOptions {
   if (!flags.generate) return {};
-  const { tokenizer } = opened;
   return { generate: { decode: (ids) => tokenizer?.decode(ids, { continuation: true }) ?? ids.join(" ") } };
 }
 
@@ -245,38 +233,6 @@ function onlyVariant(store: Store, target: ModelArgument): Variant {
   throw new UsageError(
     `Cannot tell which kind of linear layer is meant: "${target.name}" has ${found}; give --variant`,
   );
-}
-
-function register(store: Store, report: SearchReport, numLayers: number): void {
-  const { search: id, model, hybrid, variant, task, metric, trajectory, best, optimal } = report;
-  const put = (name: string, selection: Selection) =>
-    store.hybrids.put({
-      backbone: model,
-      name,
-      layers: maskOf(selection.layers, numLayers, variant),
-      task,
-      search: id,
-      metrics: {
-        metric,
-        base_score: trajectory.base,
-        score: selection.score,
-        num_replaced: selection.layers.length,
-        report_score: report.report?.entries[selection.layers.join()]?.score ?? null,
-        report_base_score: report.report?.entries[""]?.score ?? null,
-      },
-    });
-  const found = (selection: Selection) => ({
-    layers: maskOf(selection.layers, numLayers, variant),
-    score: selection.score,
-    numReplaced: selection.layers.length,
-  });
-  store.transaction(() => {
-    for (const { round, chosen } of trajectory.rounds) store.candidates.choose(id, round, chosen.layer ?? -1);
-    put(hybrid, optimal);
-    put(`${hybrid}-best`, best);
-    store.searches.setFound(id, found(best), found(optimal));
-    store.searches.finish(id);
-  });
 }
 
 function sha256OfFile(path: string): string {

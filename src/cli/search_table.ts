@@ -1,6 +1,6 @@
 // The result of a search as text: the trajectory with report scores beside it, then what was registered.
 import type { ReportEntry } from "../search/report.ts";
-import type { SearchReport } from "./search.ts";
+import type { SearchReport } from "./search_records.ts";
 import { formatTable } from "./table.ts";
 
 interface Row {

@@ -130,51 +130,55 @@ async function train(
   saved: Saved,
 ): Promise<Trained> {
   const { recipe, folder } = options;
-  const progress = options.progress ?? noProgress;
-  const marks = new Set(MARKS.map((share) => Math.round(share * recipe.steps)).filter((step) => step < recipe.steps));
   const { history } = saved;
-  const startSeconds = saved.seconds;
+  const marks = new Set(MARKS.map((share) => Math.round(share * recipe.steps)).filter((step) => step < recipe.steps));
   const start = performance.now();
-  const elapsed = () => startSeconds + (performance.now() - start) / 1000;
+  const elapsed = () => saved.seconds + (performance.now() - start) / 1000;
+  const interval = 1000 * (options.checkpointSeconds ?? 60);
+  const save = () => conversion.save(folder, settings, { history, seconds: elapsed() });
   let stepSeconds = 0;
   let nextReport = 0;
-  let nextSave = performance.now() + 1000 * (options.checkpointSeconds ?? 60);
-  const measure = () => {
-    if (options.heldout === null || history.some((mark) => mark.step === conversion.step)) return;
-    const mark = {
-      step: conversion.step,
-      tokens: tokensOf(recipe, conversion.step),
-      unexplained: conversion.measure(options.heldout),
-    };
-    history.push(mark);
-    const all = mark.unexplained.flat();
-    const mean = all.reduce((sum, value) => sum + value, 0) / all.length;
-    progress.event("measured", { tokens: mark.tokens, mean, unexplained: mark.unexplained });
-  };
-  const save = () => conversion.save(folder, settings, { history, seconds: elapsed() });
+  let nextSave = start + interval;
   while (conversion.step < recipe.steps) {
-    if (marks.has(conversion.step)) measure();
+    if (marks.has(conversion.step)) measure(conversion, options, history);
     const before = performance.now();
     conversion.trainStep();
-    stepSeconds += (performance.now() - before) / 1000;
     const now = performance.now();
+    stepSeconds += (now - before) / 1000;
     if (now >= nextReport || conversion.step === recipe.steps) {
-      const data = { error: conversion.lastError() };
-      progress.progress(tokensOf(recipe, conversion.step), tokensOf(recipe, recipe.steps), "tokens", data);
+      await report(conversion, options, save);
       nextReport = now + 1000 * REPORT_SECONDS;
-      await new Promise<void>((resolve) => setImmediate(resolve));
-      if (progress.cancelled()) {
-        save();
-        throw new ConvertCancelled("Conversion cancelled");
-      }
     }
     if (now >= nextSave && conversion.step < recipe.steps) {
       save();
-      nextSave = performance.now() + 1000 * (options.checkpointSeconds ?? 60);
+      nextSave = performance.now() + interval;
     }
   }
-  measure();
+  measure(conversion, options, history);
   return { history, seconds: elapsed(), stepSeconds };
+}
+
+/** Tells how far the run is. @throws ConvertCancelled, after saving, when it is to stop */
+async function report(conversion: Conversion, { recipe, progress = noProgress }: ConvertOptions, save: () => void) {
+  const [done, total] = [tokensOf(recipe, conversion.step), tokensOf(recipe, recipe.steps)];
+  progress.progress(done, total, "tokens", { error: conversion.lastError() });
+  // Lets signals and timers in between steps that otherwise never leave the thread.
+  await new Promise<void>((resolve) => setImmediate(resolve));
+  if (!progress.cancelled()) return;
+  save();
+  throw new ConvertCancelled("Conversion cancelled");
+}
+
+/** Adds the error on held-out text at this step to the history, once. */
+function measure(conversion: Conversion, options: ConvertOptions, history: Mark[]): void {
+  const { heldout, recipe, progress = noProgress } = options;
+  if (heldout === null || history.some((mark) => mark.step === conversion.step)) return;
+  const unexplained = conversion.measure(heldout);
+  const tokens = tokensOf(recipe, conversion.step);
+  history.push({ step: conversion.step, tokens, unexplained });
+  const all = unexplained.flat();
+  const mean = all.reduce((sum, value) => sum + value, 0) / all.length;
+  progress.event("measured", { tokens, mean, unexplained });
 }
 
 function tokensOf(recipe: Recipe, steps: number): number {

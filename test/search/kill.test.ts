@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import type { SearchReport } from "../../src/cli/search.ts";
+import type { SearchReport } from "../../src/cli/search_records.ts";
 import { Store } from "../../src/store/database.ts";
 import { idDocuments, writeConvertFiles } from "../convert/support.ts";
 import { withTemporary } from "../support/checkpoints.ts";
