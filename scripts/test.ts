@@ -20,7 +20,7 @@ async function runTests(name: string, paths: string[], env: Record<string, strin
   const report = join(root, "build", `test-report-${name}.xml`);
   mkdirSync(dirname(report), { recursive: true });
   rmSync(report, { force: true });
-  const child = Bun.spawn([process.execPath, "test", "--reporter=junit", `--reporter-outfile=${report}`, ...paths], {
+  const child = Bun.spawn([process.execPath, "test", "--timeout=120000", "--reporter=junit", `--reporter-outfile=${report}`, ...paths], {
     cwd: root,
     stdout: "inherit",
     stderr: "inherit",
