@@ -2,14 +2,27 @@
 #pragma once
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
 
 #include "status.h"
 
 namespace graft {
 
+struct NamedPointer {
+  const char* name;
+  const void* pointer;
+};
+
+/// Every pointer of the list must be set.
+inline int32_t check_pointers(const char* op, std::initializer_list<NamedPointer> operands) {
+  for (const NamedPointer& operand : operands)
+    GRAFT_CHECK(operand.pointer != nullptr, "%s: %s is a null pointer", op, operand.name);
+  return GRAFT_OK;
+}
+
 inline int32_t check_ragged(const char* op, const int32_t* seq_start, int32_t S, int32_t N) {
+  if (const int32_t status = check_pointers(op, {{"seq_start", seq_start}})) return status;
   GRAFT_CHECK(S >= 0 && N >= 0, "%s: S is %d and N is %d, expected neither below 0", op, S, N);
-  GRAFT_CHECK(seq_start != nullptr, "%s: seq_start is NULL", op);
   GRAFT_CHECK(seq_start[0] == 0 && seq_start[S] == N, "%s: seq_start runs from %d to %d, expected 0 to N = %d", op,
               seq_start[0], seq_start[S], N);
   for (int32_t s = 0; s < S; s++)
@@ -44,6 +57,8 @@ inline void set_slot_position(float* slot, int32_t position) { std::memcpy(slot,
 /// A sequence may begin (position 0) or go on exactly where its slot stands; anything else is a stale or crossed state.
 inline int32_t check_slots(const char* op, const float* state, uint64_t stride, double needed, const int32_t* slots,
                            const int32_t* seq_start, const int32_t* start_pos, int32_t S) {
+  if (const int32_t status = check_pointers(op, {{"state", state}, {"slots", slots}, {"start_pos", start_pos}}))
+    return status;
   GRAFT_CHECK(static_cast<double>(stride) >= needed, "%s: state_stride is %llu floats, expected at least %.0f", op,
               static_cast<unsigned long long>(stride), needed);
   for (int32_t s = 0; s < S; s++) {
@@ -64,5 +79,3 @@ inline int32_t check_slots(const char* op, const float* state, uint64_t stride, 
   do {                                                  \
     if (const int32_t status_ = (call)) return status_; \
   } while (0)
-/// Every pointer of the list must be set.
-#define GRAFT_CHECK_POINTER(op, name) GRAFT_CHECK((name) != nullptr, "%s: %s is NULL", op, #name)

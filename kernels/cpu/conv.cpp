@@ -28,7 +28,7 @@ int32_t check(const char* op, const int32_t* seq_start, int32_t S, int32_t N, in
 int32_t check_state(const char* op, const float* conv_state, const int32_t* slots, int32_t S, int32_t C, int32_t W,
                     uint64_t stride) {
   if (conv_state == nullptr) return GRAFT_OK;
-  GRAFT_CHECK_POINTER(op, slots);
+  GRAFT_TRY(check_pointers(op, {{"slots", slots}}));
   GRAFT_CHECK(stride >= static_cast<uint64_t>(W - 1) * C, "%s: state_stride is %llu floats, expected at least %d", op,
               static_cast<unsigned long long>(stride), (W - 1) * C);
   for (int32_t s = 0; s < S; s++)
@@ -323,6 +323,7 @@ extern "C" int32_t graft_short_conv(float* y, float* conv_state, const float* u,
                                     const int32_t* slots, const int32_t* seq_start, int32_t S, int32_t N, int32_t C,
                                     int32_t W, uint64_t state_stride, int32_t silu) {
   GRAFT_TRY(check("short_conv", seq_start, S, N, C, W));
+  GRAFT_TRY(check_pointers("short_conv", {{"y", y}, {"u", u}, {"w", w}}));
   GRAFT_TRY(check_state("short_conv", conv_state, slots, S, C, W, state_stride));
   const Call call{y, conv_state, u, w, bias, slots, seq_start, C, state_stride, silu != 0};
   with_taps(W, [&](auto taps) {
@@ -335,6 +336,7 @@ extern "C" int32_t graft_short_conv_backward(float* du, float* dw, float* dbias,
                                              const float* w, const float* bias, const int32_t* seq_start, int32_t S,
                                              int32_t N, int32_t C, int32_t W, int32_t silu) {
   GRAFT_TRY(check("short_conv_backward", seq_start, S, N, C, W));
+  GRAFT_TRY(check_pointers("short_conv_backward", {{"du", du}, {"dw", dw}, {"dy", dy}, {"u", u}, {"w", w}}));
   const Call call{nullptr, nullptr, u, w, bias, nullptr, seq_start, C, 0, silu != 0};
   const Gradients grad{du, dw, dbias, dy};
   with_taps(W, [&](auto taps) {
@@ -348,6 +350,7 @@ extern "C" int32_t graft_dynamic_conv(float* y, float* conv_state, const float* 
                                       const int32_t* slots, const int32_t* seq_start, int32_t S, int32_t N, int32_t C,
                                       int32_t W, uint64_t state_stride) {
   GRAFT_TRY(check("dynamic_conv", seq_start, S, N, C, W));
+  GRAFT_TRY(check_pointers("dynamic_conv", {{"y", y}, {"u", u}, {"kernels", kernels}}));
   GRAFT_TRY(check_state("dynamic_conv", conv_state, slots, S, C, W, state_stride));
   const Call call{y, conv_state, u, kernels, nullptr, slots, seq_start, C, state_stride, true};
   with_taps(W, [&](auto taps) {
@@ -360,6 +363,8 @@ extern "C" int32_t graft_dynamic_conv_backward(float* du, float* dkernels, const
                                                const float* kernels, const int32_t* seq_start, int32_t S, int32_t N,
                                                int32_t C, int32_t W) {
   GRAFT_TRY(check("dynamic_conv_backward", seq_start, S, N, C, W));
+  GRAFT_TRY(check_pointers("dynamic_conv_backward",
+                           {{"du", du}, {"dkernels", dkernels}, {"dy", dy}, {"u", u}, {"kernels", kernels}}));
   const Call call{nullptr, nullptr, u, kernels, nullptr, nullptr, seq_start, C, 0, true};
   const Gradients grad{du, dkernels, nullptr, dy};
   with_taps(W, [&](auto taps) {

@@ -77,6 +77,7 @@ extern "C" int32_t graft_gdn(float* o, float* state, const float* q, const float
                              int32_t Dv, int32_t block, uint64_t state_stride, float scale) {
   GRAFT_TRY(check_ragged("gdn", seq_start, S, N));
   GRAFT_TRY(check_heads("gdn", "Hv", Hv, "Hk", Hk, Dk, Dv));
+  GRAFT_TRY(check_pointers("gdn", {{"o", o}, {"q", q}, {"k", k}, {"v", v}, {"g", g}, {"beta", beta}}));
   GRAFT_TRY(check_block("gdn", block));
   GRAFT_TRY(check_slots("gdn", state, state_stride, graft_gdn_state_floats(Hk, Hv, Dk, Dv, block), slots, seq_start,
                         start_pos, S));

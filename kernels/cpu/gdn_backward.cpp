@@ -351,7 +351,19 @@ extern "C" int32_t graft_gdn_backward(float* dq, float* dk, float* dv, float* dg
                                       const float* k, const float* v, const float* g, const float* beta, const float*,
                                       const int32_t* seq_start, int32_t S, int32_t N, int32_t Hk, int32_t Hv,
                                       int32_t Dk, int32_t Dv, float scale) {
-  GRAFT_TRY(gdn::check_train("gdn_backward", seq_start, S, N, Hk, Hv, Dk, Dv, workspace));
+  GRAFT_TRY(gdn::check_train("gdn_backward", seq_start, S, N, Hk, Hv, Dk, Dv,
+                             {{"d_o", d_o},
+                              {"dq", dq},
+                              {"dk", dk},
+                              {"dv", dv},
+                              {"dg", dg},
+                              {"dbeta", dbeta},
+                              {"workspace", workspace},
+                              {"q", q},
+                              {"k", k},
+                              {"v", v},
+                              {"g", g},
+                              {"beta", beta}}));
   const Train call{{Dk, Dv, kRun, scale}, Hk, Hv, N, S, seq_start, q, k, v, g, beta, workspace};
   const Backward grad{dq, dk, dv, dg, dbeta, d_initial, d_o, d_final};
   const int64_t group = Hv / Hk;

@@ -58,7 +58,9 @@ extern "C" int32_t graft_gdn_train(float* o, float* final_state, float* workspac
                                    const float* v, const float* g, const float* beta, const float* initial_state,
                                    const int32_t* seq_start, int32_t S, int32_t N, int32_t Hk, int32_t Hv, int32_t Dk,
                                    int32_t Dv, float scale) {
-  GRAFT_TRY(gdn::check_train("gdn_train", seq_start, S, N, Hk, Hv, Dk, Dv, workspace));
+  GRAFT_TRY(
+      gdn::check_train("gdn_train", seq_start, S, N, Hk, Hv, Dk, Dv,
+                       {{"o", o}, {"workspace", workspace}, {"q", q}, {"k", k}, {"v", v}, {"g", g}, {"beta", beta}}));
   const Train call{{Dk, Dv, kRun, scale}, Hk, Hv, N, S, seq_start, q, k, v, g, beta, workspace};
   const Forward out{o, final_state, initial_state};
   parallel(static_cast<int64_t>(S) * Hv,

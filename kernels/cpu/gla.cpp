@@ -58,6 +58,7 @@ extern "C" int32_t graft_gla(float* o, float* state, const float* q, const float
                              uint64_t state_stride, float scale) {
   GRAFT_TRY(check_ragged("gla", seq_start, S, N));
   GRAFT_TRY(check_heads("gla", "Hq", Hq, "Hkv", Hkv, Dk, Dv));
+  GRAFT_TRY(check_pointers("gla", {{"o", o}, {"q", q}, {"k", k}, {"v", v}, {"a", a}}));
   GRAFT_TRY(check_block("gla", block));
   GRAFT_TRY(check_slots("gla", state, state_stride, graft_gla_state_floats(Hkv, Dk, Dv, block), slots, seq_start,
                         start_pos, S));

@@ -336,7 +336,17 @@ extern "C" int32_t graft_gla_backward(float* dq, float* dk, float* dv, float* da
                                       const float* d_o, const float* d_final, const float* q, const float* k,
                                       const float* v, const float* a, const float*, const int32_t* seq_start, int32_t S,
                                       int32_t N, int32_t Hq, int32_t Hkv, int32_t Dk, int32_t Dv, float scale) {
-  GRAFT_TRY(gla::check_train("gla_backward", seq_start, S, N, Hq, Hkv, Dk, Dv, workspace));
+  GRAFT_TRY(gla::check_train("gla_backward", seq_start, S, N, Hq, Hkv, Dk, Dv,
+                             {{"d_o", d_o},
+                              {"dq", dq},
+                              {"dk", dk},
+                              {"dv", dv},
+                              {"da", da},
+                              {"workspace", workspace},
+                              {"q", q},
+                              {"k", k},
+                              {"v", v},
+                              {"a", a}}));
   const Train call{{Hq / Hkv, Dk, Dv, kRun, scale}, Hq, Hkv, seq_start, q, k, v, a, workspace};
   const Backward grad{dq, dk, dv, da, d_initial, d_o, d_final};
   parallel(static_cast<int64_t>(S) * Hkv,

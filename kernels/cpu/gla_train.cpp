@@ -65,7 +65,8 @@ extern "C" double graft_gla_train_floats(int32_t N, int32_t S, int32_t, int32_t 
 extern "C" int32_t graft_gla_train(float* o, float* final_state, float* workspace, const float* q, const float* k,
                                    const float* v, const float* a, const float* initial_state, const int32_t* seq_start,
                                    int32_t S, int32_t N, int32_t Hq, int32_t Hkv, int32_t Dk, int32_t Dv, float scale) {
-  GRAFT_TRY(gla::check_train("gla_train", seq_start, S, N, Hq, Hkv, Dk, Dv, workspace));
+  GRAFT_TRY(gla::check_train("gla_train", seq_start, S, N, Hq, Hkv, Dk, Dv,
+                             {{"o", o}, {"workspace", workspace}, {"q", q}, {"k", k}, {"v", v}, {"a", a}}));
   const Train call{{Hq / Hkv, Dk, Dv, kRun, scale}, Hq, Hkv, seq_start, q, k, v, a, workspace};
   const Forward out{o, final_state, initial_state};
   parallel(static_cast<int64_t>(S) * Hkv,

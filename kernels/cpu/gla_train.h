@@ -24,11 +24,10 @@ struct Train {
 };
 
 inline int32_t check_train(const char* op, const int32_t* seq_start, int32_t S, int32_t N, int32_t Hq, int32_t Hkv,
-                           int32_t Dk, int32_t Dv, const float* workspace) {
+                           int32_t Dk, int32_t Dv, std::initializer_list<NamedPointer> operands) {
   GRAFT_TRY(check_ragged(op, seq_start, S, N));
   GRAFT_TRY(check_heads(op, "Hq", Hq, "Hkv", Hkv, Dk, Dv));
-  GRAFT_CHECK_POINTER(op, workspace);
-  return GRAFT_OK;
+  return check_pointers(op, operands);
 }
 
 }  // namespace graft::gla

@@ -78,12 +78,7 @@ int32_t check(const char* op, const Inputs& in, const int32_t* seq_start, int32_
               int32_t Dk, int32_t Dv) {
   GRAFT_TRY(check_ragged(op, seq_start, S, N));
   GRAFT_TRY(check_heads(op, "Hv", Hv, "Hk", Hk, Dk, Dv));
-  GRAFT_CHECK_POINTER(op, in.q);
-  GRAFT_CHECK_POINTER(op, in.k);
-  GRAFT_CHECK_POINTER(op, in.v);
-  GRAFT_CHECK_POINTER(op, in.g);
-  GRAFT_CHECK_POINTER(op, in.beta);
-  return GRAFT_OK;
+  return check_pointers(op, {{"q", in.q}, {"k", in.k}, {"v", in.v}, {"g", in.g}, {"beta", in.beta}});
 }
 
 std::vector<double> first_state(const float* initial, int64_t index, int64_t elements) {

@@ -56,11 +56,7 @@ int32_t check(const char* op, const Inputs& in, const int32_t* seq_start, int32_
               int32_t Dk, int32_t Dv) {
   GRAFT_TRY(check_ragged(op, seq_start, S, N));
   GRAFT_TRY(check_heads(op, "Hq", Hq, "Hkv", Hkv, Dk, Dv));
-  GRAFT_CHECK_POINTER(op, in.q);
-  GRAFT_CHECK_POINTER(op, in.k);
-  GRAFT_CHECK_POINTER(op, in.v);
-  GRAFT_CHECK_POINTER(op, in.a);
-  return GRAFT_OK;
+  return check_pointers(op, {{"q", in.q}, {"k", in.k}, {"v", in.v}, {"a", in.a}});
 }
 
 std::vector<double> first_state(const float* initial, int64_t index, int64_t elements) {

@@ -223,6 +223,13 @@ export function stateTests(variant: LinearVariant, sizes: LinearSizes): void {
         /Dk is 12, expected a multiple of 8/,
       );
       expectStale(ops, c);
+      const one = ops.fromArray([1], new Int32Array(1)).ptr as never;
+      const starts = ops.fromArray([2], Int32Array.from([0, 1])).ptr as never;
+      const status =
+        variant === "gla"
+          ? ops.symbols.graft_gla(one, one, null, one, one, one, one, starts, one, 1, 1, 1, 1, 8, 8, 16, 9999, 1)
+          : ops.symbols.graft_gdn(one, one, null, one, one, one, one, one, starts, one, 1, 1, 1, 1, 8, 8, 16, 9999, 1);
+      expect([status, ops.lastError()]).toEqual([1, `${variant}: q is a null pointer`]);
     });
   }
 }
