@@ -20,12 +20,15 @@ async function runTests(name: string, paths: string[], env: Record<string, strin
   const report = join(root, "build", `test-report-${name}.xml`);
   mkdirSync(dirname(report), { recursive: true });
   rmSync(report, { force: true });
-  const child = Bun.spawn([process.execPath, "test", "--timeout=120000", "--reporter=junit", `--reporter-outfile=${report}`, ...paths], {
-    cwd: root,
-    stdout: "inherit",
-    stderr: "inherit",
-    env: { ...process.env, ...env },
-  });
+  const child = Bun.spawn(
+    [process.execPath, "test", "--timeout=120000", "--reporter=junit", `--reporter-outfile=${report}`, ...paths],
+    {
+      cwd: root,
+      stdout: "inherit",
+      stderr: "inherit",
+      env: { ...process.env, ...env },
+    },
+  );
   const status = await child.exited;
   const text = existsSync(report) ? readFileSync(report, "utf8") : "";
   const suites = /<testsuites [^>]*>/.exec(text)?.[0] ?? "";
