@@ -43,6 +43,7 @@ export function toMarkdown(comparison: Comparison, reference: Reference): string
     "## Perplexity on the 89 ASCII texts",
     perplexityTable(models, reference),
     "## Speed and memory of the conversions, one thread, parent included",
+    "The machine had other work while this ran: the rate per processor second is what an idle core gives.",
     speedTable(models),
     "## Greedy search on tiny1m",
     "Scores after each round on the search and the report documents; optimal = last round before the score falls more than 5 % below the base.",
