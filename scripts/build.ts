@@ -29,7 +29,6 @@ if (!existsSync(target) || statSync(target).mtimeMs < newest(inputs)) {
       "build",
       "--compile",
       "--minify-syntax",
-      "--sourcemap=inline",
       "--no-compile-autoload-bunfig",
       "--no-compile-autoload-dotenv",
       "src/main.ts",

@@ -22,7 +22,9 @@ function installPackages() {
   const stamp = join(modules, ".graft-lock");
   if (existsSync(stamp) && readFileSync(stamp, "utf8") === lock) return;
   console.log("Installing packages");
-  if (!run("npm", ["ci", "--no-audit", "--no-fund"])) stop("Cannot install the packages: see npm's message above");
+  // Not `npm ci`: it refuses a lock file made where a registry has no packages of other platforms.
+  if (!run("npm", ["install", "--no-save", "--no-audit", "--no-fund"]))
+    stop("Cannot install the packages: see npm's message above");
   writeFileSync(stamp, lock);
 }
 

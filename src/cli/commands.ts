@@ -5,6 +5,7 @@ import { benchCommand } from "./bench.ts";
 import type { Command } from "./command.ts";
 import { completionCommand } from "./completion.ts";
 import { convertCommand } from "./convert.ts";
+import { demoCommand } from "./demo.ts";
 import { doctorCommand } from "./doctor.ts";
 import { evalCommand } from "./eval.ts";
 import { exportCommand } from "./export.ts";
@@ -24,6 +25,7 @@ export { defineCommand } from "./command.ts";
 
 /** Every command by name, in the order of the help. */
 export const commands: Readonly<Record<string, Command>> = {
+  demo: demoCommand,
   serve: serveCommand,
   run: runCommand,
   convert: convertCommand,

@@ -4,6 +4,7 @@ import { existsSync, realpathSync, statSync } from "node:fs";
 import { basename, join } from "node:path";
 import { RequestError } from "../errors.ts";
 import type { Store } from "../store/database.ts";
+import { BUNDLED_NAME, extractBundledModel } from "./bundled_model.ts";
 import { suggestion } from "./suggest.ts";
 
 /** A model as the store and the file system know it. */
@@ -41,7 +42,8 @@ function findModel(store: Store, argument: string): { name: string; path: string
     return { name: known?.name ?? freeName(store, basename(path)), path };
   }
   const known = store.models.get(argument);
-  return known === null ? null : { name: known.name, path: known.path };
+  if (known !== null) return { name: known.name, path: known.path };
+  return argument === BUNDLED_NAME ? { name: BUNDLED_NAME, path: extractBundledModel(store.dir.root) } : null;
 }
 
 /** The name itself, or the first of name-2, name-3, ... that no model has. Colons separate hybrids, so names have none. */

@@ -169,7 +169,7 @@ async function startLine(server: RunningServer, given: Flags<typeof flags>): Pro
 }
 
 /** Waits for SIGTERM or SIGINT, then for the drain; a second signal cuts it short. */
-async function untilStopped(server: RunningServer, limitMs: number, log: (line: string) => void): Promise<void> {
+export async function untilStopped(server: RunningServer, limitMs: number, log: (line: string) => void): Promise<void> {
   const cut = new AbortController();
   await new Promise<void>((resolve) => {
     let asked = false;

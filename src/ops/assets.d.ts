@@ -7,3 +7,11 @@ declare module "*.sql" {
   const text: string;
   export default text;
 }
+declare module "*.safetensors" {
+  const path: string;
+  export default path;
+}
+declare module "*.jsonl" {
+  const path: string;
+  export default path;
+}
