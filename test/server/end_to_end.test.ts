@@ -258,4 +258,26 @@ describe.skipIf(skipReason(model))("graft serve tiny1m", () => {
     },
     LONG_MS,
   );
+
+  test(
+    "beyond the drain's limit a stream ends with cancelled, still with exit 0",
+    async () => {
+      connect(
+        await sandbox.serve("tiny1m:cloze", ["--drain-seconds", "0", "--isa", "reference", "--alias", "short=cloze"]),
+      );
+      const models = await Array.fromAsync(await client.models.list());
+      expect(models.map((one) => one.id)).toContain("short");
+      const request = { ...greedy, max_tokens: 250, stream: true as const, ignore_eos: true };
+      const stream = await client.completions.create(request);
+      let last: string | null = null;
+      let chunks = 0;
+      for await (const chunk of stream) {
+        if (chunks++ === 0) server.signal("SIGTERM");
+        last = chunk.choices[0]?.finish_reason ?? last;
+      }
+      expect(last as string | null).toBe("cancelled");
+      expect(await server.exited).toBe(0);
+    },
+    LONG_MS,
+  );
 });

@@ -1,6 +1,8 @@
 // Models, hybrids, tasks, probes, metrics and the OpenAPI document over a fake engine.
 import { afterEach, beforeEach, expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
+import { CheckpointError } from "../../src/errors.ts";
+import { HybridRegistry } from "../../src/server/hybrid_registry.ts";
 import { type ErrorJson, json, type TestServer, testServer } from "./support.ts";
 
 let server: TestServer;
@@ -233,4 +235,32 @@ test("the OpenAPI document lists every route with its body", async () => {
   }
   expect(document.paths["/v1/chat/completions"]?.post?.requestBody).toBeDefined();
   expect(JSON.stringify(document)).toContain("max_completion_tokens");
+});
+
+test("a server may mean another hybrid by the bare name than the store does", async () => {
+  const { store, engine } = server;
+  store.hybrids.put({ backbone: "tiny", name: "a", layers: ["gla", null, null, null] });
+  store.hybrids.put({ backbone: "tiny", name: "b", layers: [null, "gla", null, null] });
+  store.hybrids.setDefault("tiny", "a");
+  const registry = new HybridRegistry(engine, store, "tiny", { standard: "b", aliases: { x: "a", y: "tiny:b" } });
+  await registry.sync();
+  const means = Object.fromEntries(registry.names().map(({ id, hybrid }) => [id, hybrid]));
+  expect(means).toEqual({ tiny: "b", "tiny:base": "base", "tiny:a": "a", "tiny:b": "b", x: "a", y: "b" });
+});
+
+test("a pool that cannot be loaded leaves the rest served, with the reason", async () => {
+  const { store, engine } = server;
+  engine.loadPool = async (directory) => {
+    throw new CheckpointError(`Cannot load pool "${directory}": it is torn`);
+  };
+  store.pools.put({ backbone: "tiny", variant: "jet", path: "/torn", recipe: {} });
+  store.hybrids.put({ backbone: "tiny", name: "j", layers: ["jet", null, null, null] });
+  store.hybrids.put({ backbone: "tiny", name: "g", layers: ["gla", null, null, null] });
+  await server.context.hybrids.sync();
+  expect(await modelIds()).toEqual(["tiny", "tiny:base", "tiny:g", "short", "short:base", "short:g"]);
+  const asked = await server.send("POST", "/v1/completions", { model: "tiny:j", prompt: "x" });
+  expect((await json<ErrorJson>(asked)).error.message).toBe(
+    'The model "tiny:j" is not served here: Cannot load pool "/torn": it is torn',
+  );
+  expect(await json<Hybrid>(await server.get("/v1/hybrids/j"))).toMatchObject({ served: false });
 });
