@@ -58,12 +58,20 @@ describe("document()", () => {
     expect(texts(1, 200)).not.toEqual(texts(2, 200));
   });
 
-  test("starts with rows of words said again, and only the echo is learned", () => {
+  test("starts with pieces of a row of words, and only the pieces are learned", () => {
     for (let i = 0; i < 100; i++) {
       const { given, learned } = document(1, i, 0);
-      const row = /^Say after me: (.+\.)$/.exec(given)?.[1];
+      const row = /^Say after me: (.+)\.$/.exec(given)?.[1];
       expect(row).toBeDefined();
-      expect([row!, `${row} ${row}`]).toContain(learned);
+      for (const piece of learned.slice(0, -1).split(". ")) expect(` ${row} `).toContain(` ${piece} `);
+    }
+  });
+
+  test("goes on with pairs of names and values, the same ones in other orders", () => {
+    for (let i = 0; i < 100; i++) {
+      const { given, learned } = document(1, i, 0.05);
+      const pairs = (text: string) => text.slice(0, -1).split(". ").sort();
+      expect(pairs(learned)).toEqual([...pairs(given), ...pairs(given)].sort());
     }
   });
 

@@ -3,26 +3,29 @@
 
 import { mixSeeds, Random } from "../random.ts";
 import { chatDocument } from "./chat.ts";
-import { drawFacts, echoDocument, factsDocument, pickRelations, retoldDocument } from "./facts.ts";
+import { drawFacts, factsDocument, pairsDocument, pickRelations, piecesDocument, retoldDocument } from "./facts.ts";
 import type { Text } from "./grammar.ts";
 import { localDocument } from "./local.ts";
 import { story, storyDocument } from "./story.ts";
 
 /**
- * Shares of the training tokens at which a stage ends. Rows of words said again come first and alone: copying is learned
- * from them within a few hundred thousand tokens, looking up facts grows out of it within as many again, and either would
- * take many times longer in the full mixture from the start.
+ * Shares of the training tokens at which a stage ends. Pieces of word rows come first and alone: "what followed this word
+ * before follows it again" is learned from them within 300,000 tokens; pairs make it a matter of who has what; statements
+ * and questions grow out of that. Begun with the full mixture, none of it had been learned after six million.
  */
-const stages = { echo: 0.04, lookUp: 0.16, growth: 0.5 };
+const stages = { pieces: 0.035, pairs: 0.07, lookUp: 0.2, growth: 0.5 };
 
 /** One document for the share 0..1 of the training that is done. The full mixture is that of share 1. */
 export function document(seed: number, index: number, progress = 1): Text {
   const random = new Random(mixSeeds(seed, index));
-  if (progress < stages.echo) return echoDocument(random, random.between(4, 16));
-  if (progress < stages.lookUp) return lookUp(random, 6, 0.3, 0.3);
+  if (progress < stages.pieces) return piecesDocument(random, random.between(4, 14));
+  if (progress < stages.pairs) return pairsDocument(random, random.between(2, 8));
+  if (progress < stages.lookUp) return lookUp(random, 6, { pieces: 0.2, pairs: 0.2, retold: 0.2, linked: 0.3 });
   const growth = Math.min(1, (progress - stages.lookUp) / (stages.growth - stages.lookUp));
   const kind = random.real();
-  if (kind < 0.5) return lookUp(random, Math.round(7 + 5 * growth), 0.06, 0.1);
+  if (kind < 0.5) {
+    return lookUp(random, Math.round(7 + 5 * growth), { pieces: 0.04, pairs: 0.04, retold: 0.08, linked: 0.55 });
+  }
   const learned =
     kind < 0.68
       ? storyDocument(random)
@@ -32,21 +35,28 @@ export function document(seed: number, index: number, progress = 1): Text {
   return { given: "", learned };
 }
 
+/** Shares of simpler documents, and of two facts a person among the passages with questions. */
+interface LookUpShares {
+  readonly pieces: number;
+  readonly pairs: number;
+  readonly retold: number;
+  readonly linked: number;
+}
+
 /**
  * A passage to recall from, of at most `most` people. What is told first is a matter of chance and mostly not predicted,
  * so that answers make up most of the loss.
  */
-function lookUp(random: Random, most: number, echoes: number, retold: number): Text {
+function lookUp(random: Random, most: number, { pieces, pairs, retold, linked }: LookUpShares): Text {
   const kind = random.real();
-  if (kind < echoes) return echoDocument(random, random.between(4, 16));
-  if (kind < echoes + retold) return retoldDocument(random, random.between(2, most));
-  if (most <= 6)
-    return factsDocument(random, drawFacts(random, random.between(2, most), pickRelations(random, 1, false)), "");
-  const facts = random.chance(0.45)
-    ? drawFacts(random, random.between(2, most), pickRelations(random, 1, false))
-    : drawFacts(random, random.between(2, Math.ceil(most / 2)), pickRelations(random, 2, random.chance(0.85)));
-  const text = factsDocument(random, facts, distraction(random));
-  return random.chance(0.8) ? text : { given: "", learned: `${text.given} ${text.learned}` };
+  if (kind < pieces) return piecesDocument(random, random.between(4, 14));
+  if (kind < pieces + pairs) return pairsDocument(random, random.between(2, 8));
+  if (kind < pieces + pairs + retold) return retoldDocument(random, random.between(2, most));
+  const facts = random.chance(linked)
+    ? drawFacts(random, random.between(2, Math.ceil(most / 2)), pickRelations(random, 2, random.chance(0.85)))
+    : drawFacts(random, random.between(2, most), pickRelations(random, 1, false));
+  const text = factsDocument(random, facts, most <= 6 ? "" : distraction(random));
+  return most <= 6 || random.chance(0.8) ? text : { given: "", learned: `${text.given} ${text.learned}` };
 }
 
 /** Often nothing, else sentences that have nothing to do with the facts they stand among. */

@@ -178,11 +178,22 @@ export function retoldDocument(random: Random, people: number): Text {
   return { given: told.join(" "), learned: rounds.map((sentences) => `Again: ${sentences.join(" ")}`).join(" ") };
 }
 
-const echoWords = [...names, ...colors, ...things, ...places, ...foods, ...jobs, ...numbers];
+/** Names and values side by side, then the same pairs again in other orders. */
+export function pairsDocument(random: Random, people: number): Text {
+  const pairs = drawFacts(random, people, pickRelations(random, 1, false)).map(
+    ({ person, value }) => `${person} ${value}.`,
+  );
+  return { given: pairs.join(" "), learned: [...random.shuffle(pairs), ...random.shuffle(pairs)].join(" ") };
+}
 
-/** A row of words, and the same row again once or twice. */
-export function echoDocument(random: Random, count: number): Text {
-  const row = random.sample(echoWords, count).join(" ");
-  const echo = `${row}.`;
-  return { given: `Say after me: ${row}.`, learned: random.chance(0.5) ? echo : `${echo} ${echo}` };
+const rowWords = [...names, ...colors, ...things, ...places, ...foods, ...jobs, ...numbers];
+
+/** A row of words, and then pieces of it that begin anywhere: what follows a word is what followed it before. */
+export function piecesDocument(random: Random, count: number): Text {
+  const row = random.sample(rowWords, count);
+  const pieces = Array.from({ length: random.between(3, 6) }, () => {
+    const start = random.below(count - 2);
+    return `${row.slice(start, start + random.between(3, 6)).join(" ")}.`;
+  });
+  return { given: `Say after me: ${row.join(" ")}.`, learned: pieces.join(" ") };
 }
