@@ -3,7 +3,7 @@
 import { readFileSync } from "node:fs";
 import { RequestError } from "../errors.ts";
 import { processIsAlive, signalProcess } from "../jobs/process.ts";
-import { lockJob } from "../jobs/session.ts";
+import { isHeld } from "../jobs/session.ts";
 import { Store } from "../store/database.ts";
 import type { JobRecord } from "../store/jobs.ts";
 import { explained } from "../store/store_error.ts";
@@ -13,9 +13,12 @@ import { suggestion } from "./suggest.ts";
 import { type Column, printRows } from "./table.ts";
 import { formatAge } from "./terminal.ts";
 
-const columns: readonly Column<JobRecord>[] = [
+/** A job with what is really the case: a row may say "running" though its process was killed. */
+type Row = JobRecord & { readonly shownState: string };
+
+const columns: readonly Column<Row>[] = [
   { title: "ID", cell: (row) => row.id },
-  { title: "STATE", cell: (row) => (row.stopRequested !== null && row.state === "running" ? "stopping" : row.state) },
+  { title: "STATE", cell: (row) => row.shownState },
   { title: "PROGRESS", align: "right", cell: progressText },
   { title: "ABOUT", cell: (row) => Object.values(row.subject).join(" ") || null },
   { title: "TRIES", align: "right", cell: (row) => row.attempts },
@@ -37,7 +40,12 @@ with it) or rm ID.`,
     const [action = "list", id] = positionals;
     const store = Store.open(flags["data-dir"]);
     try {
-      if (action === "list") printRows(columns, store.jobs.list(), flags.json);
+      if (action === "list")
+        printRows(
+          columns,
+          store.jobs.list().map((job) => ({ ...job, shownState: shownState(store, job) })),
+          flags.json,
+        );
       else act(store, action, id);
       return 0;
     } finally {
@@ -45,6 +53,12 @@ with it) or rm ID.`,
     }
   },
 );
+
+function shownState(store: Store, job: JobRecord): string {
+  if (job.state !== "running") return job.state;
+  if (!isHeld(store, job.id)) return "interrupted";
+  return job.stopRequested === null ? "running" : "stopping";
+}
 
 function act(store: Store, action: string, id: string | undefined): void {
   const actions: Readonly<Record<string, (store: Store, job: JobRecord) => void>> = { log, cancel, resume, rm };
@@ -71,9 +85,9 @@ function log(store: Store, job: JobRecord): void {
 }
 
 function cancel(store: Store, job: JobRecord): void {
-  if (job.state === "running") {
+  if (job.state === "running" && isHeld(store, job.id)) {
     store.jobs.requestStop(job.id, "cancel");
-    if (job.pid !== null && processIsAlive(job.pid) && isLocked(store, job.id)) signalProcess(job.pid, "SIGTERM");
+    if (job.pid !== null && processIsAlive(job.pid)) signalProcess(job.pid, "SIGTERM");
     return;
   }
   if (!store.jobs.markFinished(job.id, "cancelled")) {
@@ -98,17 +112,10 @@ function resume(store: Store, job: JobRecord): void {
 }
 
 function rm(store: Store, job: JobRecord): void {
-  if (isLocked(store, job.id)) {
+  if (isHeld(store, job.id)) {
     throw new RequestError("job_running", `Cannot remove job "${job.id}": it is running; cancel it first`);
   }
   store.jobs.remove(job.id);
-}
-
-/** Whether a process holds the job. */
-function isLocked(store: Store, id: string): boolean {
-  const lock = lockJob(store, id);
-  lock?.release();
-  return lock === null;
 }
 
 function progressText({ progress }: JobRecord): string | null {

@@ -2,6 +2,7 @@
 
 import { readFileSync } from "node:fs";
 import type { EngineInfo, EngineStats } from "../engine/types.ts";
+import { isHeld } from "../jobs/session.ts";
 import { Store } from "../store/database.ts";
 import type { JobRecord } from "../store/jobs.ts";
 import { tryLock } from "../store/lock.ts";
@@ -70,7 +71,8 @@ export const psCommand = defineCommand(
     const store = Store.open(flags["data-dir"]);
     try {
       const server = await runningServer(store, flags["api-key"]);
-      const jobs = [...store.jobs.inState("running", "server"), ...store.jobs.inState("running", "terminal")];
+      const marked = [...store.jobs.inState("running", "server"), ...store.jobs.inState("running", "terminal")];
+      const jobs = marked.filter((job) => isHeld(store, job.id));
       if (flags.json) process.stdout.write(`${JSON.stringify({ server, jobs }, null, 2)}\n`);
       else {
         process.stdout.write(formatTable(serverColumns, server === null ? [] : [server], process.stdout));

@@ -111,3 +111,10 @@ export function lockJob(store: Store, id: string): Lock | null {
   mkdirSync(folder, { recursive: true });
   return tryLock(lock);
 }
+
+/** Whether a process holds the job, whatever its row says. */
+export function isHeld(store: Store, id: string): boolean {
+  const lock = lockJob(store, id);
+  lock?.release();
+  return lock === null;
+}

@@ -136,6 +136,18 @@ describe("lists", () => {
     expect(graft(["tasks", "add", join(root, "none.jsonl")])).toMatchObject({ status: 1 });
   });
 
+  test("jobs: a running row without a process shows as interrupted and can be cancelled", () => {
+    const store = Store.open(root);
+    store.jobs.add({ id: "convert-9", kind: "convert", origin: "terminal", args: [], subject: {} });
+    store.jobs.markRunning("convert-9");
+    store.close();
+    expect(graft(["jobs"]).stdout).toMatch(/\nconvert-9 +interrupted /);
+    expect(JSON.parse(graft(["ps", "--json"]).stdout)).toEqual({ server: null, jobs: [] });
+    expect(graft(["jobs", "cancel", "convert-9"]).status).toBe(0);
+    expect(graft(["jobs"]).stdout).toMatch(/\nconvert-9 +cancelled /);
+    expect(graft(["jobs", "rm", "convert-9"]).status).toBe(0);
+  });
+
   test("jobs: cancel, resume and rm follow the state", () => {
     expect(graft(["jobs", "cancel", "search-1"]).status).toBe(0);
     expect(graft(["jobs", "cancel", "search-1"]).stderr).toContain("it is cancelled");
