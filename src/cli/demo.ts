@@ -39,8 +39,8 @@ export const demoCommand = defineCommand(
     summary: "Converts the bundled model, searches hybrids for two tasks, and serves them",
     positionals: [],
     flags,
-    details: `Runs the commands it prints, one after the other; each can be typed by hand. What an earlier demo finished in the same
-data folder is not done again.`,
+    details: `Runs the commands it prints, one after the other; each can be typed by hand. A conversion that an earlier demo
+finished in the same data folder is not done again, unless --fresh.`,
     examples: ["graft demo", "graft demo --once --data-dir /tmp/graft"],
   },
   async ({ flags }) => {

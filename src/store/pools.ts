@@ -44,10 +44,18 @@ export class Pools {
       .map(record);
   }
 
-  /** Records the pool of a backbone and variant in place of an earlier one. The model must be registered. */
+  /**
+   * Records the pool of a backbone and variant in place of an earlier one; the same pool keeps its time, by which searches
+   * know it. The model must be registered.
+   */
   put(pool: Omit<PoolRecord, "createdAt">, now: number = Date.now()): void {
     this.#database
-      .query("INSERT OR REPLACE INTO pools (backbone, variant, path, recipe_json, created_at) VALUES (?, ?, ?, ?, ?)")
+      .query(
+        `INSERT INTO pools (backbone, variant, path, recipe_json, created_at) VALUES (?, ?, ?, ?, ?)
+         ON CONFLICT (backbone, variant) DO UPDATE SET path = excluded.path, recipe_json = excluded.recipe_json,
+           created_at = CASE WHEN path = excluded.path AND recipe_json = excluded.recipe_json
+                             THEN created_at ELSE excluded.created_at END`,
+      )
       .run(pool.backbone, pool.variant, pool.path, toJson(pool.recipe), now);
   }
 
