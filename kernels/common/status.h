@@ -1,4 +1,5 @@
-// Statuses of the C ABI: set the text of the last error and return the code. Thread-local, so that a caller reads its own.
+// Statuses of the C ABI: set the text of the last error and return the code. Thread-local, so that a caller reads its
+// own.
 #pragma once
 #include <cstdint>
 
@@ -13,7 +14,7 @@ const char* last_error();
 }  // namespace graft
 
 /// Returns GRAFT_INVALID with the message when the condition does not hold.
-#define GRAFT_CHECK(condition, ...)                                              \
-  do {                                                                           \
-    if (!(condition)) return ::graft::fail(GRAFT_INVALID, __VA_ARGS__);          \
+#define GRAFT_CHECK(condition, ...)                                     \
+  do {                                                                  \
+    if (!(condition)) return ::graft::fail(GRAFT_INVALID, __VA_ARGS__); \
   } while (0)

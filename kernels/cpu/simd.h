@@ -22,7 +22,7 @@ inline vf vset(float x) { return _mm512_set1_ps(x); }
 inline vf vload(const float* p) { return _mm512_loadu_ps(p); }
 inline void vstore(float* p, vf a) { _mm512_storeu_ps(p, a); }
 inline vmask vfirst(int n) { return n >= 16 ? __mmask16(0xffff) : __mmask16((1u << n) - 1); }  // lanes 0..n-1
-inline vf vload_n(const float* p, int n) { return _mm512_maskz_loadu_ps(vfirst(n), p); }        // other lanes 0
+inline vf vload_n(const float* p, int n) { return _mm512_maskz_loadu_ps(vfirst(n), p); }       // other lanes 0
 inline void vstore_n(float* p, vf a, int n) { _mm512_mask_storeu_ps(p, vfirst(n), a); }
 inline vf vload_bf16(const bf16* p) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16));
