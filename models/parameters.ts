@@ -1,7 +1,7 @@
 // A set of named float32 parameters in one block of memory, with their gradients in a second block of the same layout.
 // Knows names, shapes and which tensors decay; not what they mean.
 import type { Ops } from "../src/ops/ops.ts";
-import { numel, type Tensor, view } from "../src/tensor/tensor.ts";
+import { type Tensor, view } from "../src/tensor/tensor.ts";
 
 /** Name and shape of one parameter, as a checkpoint spells them. */
 export interface ParameterSpec {
@@ -191,9 +191,4 @@ export function parameterRows(p: Parameter, start: number, count: number): Param
   const stride = inner.reduce((a, b) => a * b, 1);
   const shape = [count, ...inner];
   return { value: view(p.value, start * stride, shape), grad: view(p.grad, start * stride, shape) };
-}
-
-/** Number of elements of all parameters together, without padding. */
-export function countParameters(set: ParameterSet): number {
-  return set.names().reduce((sum, name) => sum + numel(set.value(name)), 0);
 }

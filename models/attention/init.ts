@@ -35,21 +35,7 @@ export interface InitOptions {
   readonly layer: number;
   /** "copy": projections from the source; "random": none, for sizes without a source. Default "copy". */
   readonly from?: "copy" | "random";
-  /** Standard deviation of new matrices; default 0.02. */
-  readonly deviation?: number;
-  /** gla: bias of the decay gate; positive = longer memory. Default 0. */
-  readonly gateBias?: number;
-  /**
-   * [C] vector u with u·x ≈ 1 on the layer's inputs: output-gate rows become 1.28 u plus the noise, a positive constant
-   * (see solveConstantGate). Default: noise alone.
-   */
-  readonly gateVector?: Float32Array | null;
-  /** Value of o_norm, for the closed-form touch-up α. Default 1. */
-  readonly normGain?: number;
 }
-
-/** silu(1.28) is close to 1. */
-const GATE_SCALE = 1.28;
 
 /** Blocks of `headRows` rows repeated `times` times each, heads contiguous: 0 0 1 1 2 2. */
 export function repeatHeads(values: Float32Array, heads: number, times: number): Float32Array {
@@ -117,10 +103,6 @@ function copiedTensors(shape: LinearShape, source: AttentionSource): HostTensors
   return tensors;
 }
 
-function addConstantGate(gate: Float32Array, u: Float32Array): void {
-  for (let i = 0; i < gate.length; i++) gate[i]! += GATE_SCALE * u[i % u.length]!;
-}
-
 /**
  * First values of every tensor of a linear layer, by name.
  * @throws RequestError if the sizes leave a projection without a source (use from: "random").
@@ -130,9 +112,7 @@ export function initLinearLayer(shape: LinearShape, source: AttentionSource | nu
   const tensors = new Map<string, Float32Array>();
   for (const spec of linearTensors(shape)) {
     const random = new CounterRandom(options.seed, streamOf(`${options.layer}.${spec.name}`));
-    tensors.set(spec.name, copies.get(spec.name)?.slice() ?? createTensor(spec, shape, random, options));
+    tensors.set(spec.name, copies.get(spec.name)?.slice() ?? createTensor(spec, shape, random));
   }
-  const gate = tensors.get("g_proj.weight");
-  if (gate && options.gateVector) addConstantGate(gate, options.gateVector);
   return tensors;
 }

@@ -6,13 +6,8 @@ import type { LinearShape } from "./mixer.ts";
 /** Named tensors on the host. */
 export type HostTensors = Map<string, Float32Array>;
 
-/** The settings that drawing takes. */
-export interface DrawOptions {
-  readonly deviation?: number;
-  readonly gateBias?: number;
-  readonly normGain?: number;
-}
-
+/** Standard deviation of new matrices. */
+const DEVIATION = 0.02;
 /** A_log = log U(0, 16), kept away from log 0. */
 const MIN_DECAY = 1e-3;
 const MAX_DECAY = 16;
@@ -41,17 +36,15 @@ export function createTensor(
   { name, shape: dimensions }: ParameterSpec,
   { convKernel }: LinearShape,
   random: CounterRandom,
-  options: DrawOptions,
 ): Float32Array {
   const count = dimensions.reduce((a, b) => a * b, 1);
   if (name === "A_log") return draw(count, (i) => Math.log(Math.max(MAX_DECAY * random.uniform(i), MIN_DECAY)));
   if (name === "dt_bias") return draw(count, (i) => inverseSoftplusOfStep(random, i));
-  if (name === "o_norm.weight") return new Float32Array(count).fill(options.normGain ?? 1);
-  if (name === "gk_proj.1.bias") return new Float32Array(count).fill(options.gateBias ?? 0);
+  if (name === "o_norm.weight") return new Float32Array(count).fill(1);
   if (name.endsWith("_conv1d.weight")) return identityKernels(count, convKernel);
   // The generator must begin as the identity, but w1 must not be zero with w2: then neither would ever learn.
   if (name.endsWith("kernel_generator.w2.weight")) return new Float32Array(count);
   if (name.endsWith("kernel_generator.w2.bias")) return identityKernels(count, convKernel);
   if (name.endsWith(".bias")) return new Float32Array(count);
-  return random.normals(count, options.deviation ?? 0.02);
+  return random.normals(count, DEVIATION);
 }

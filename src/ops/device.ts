@@ -1,5 +1,5 @@
 // A backend's memory and statuses: allocation, copies between host and device, errors. Knows no op.
-import { read, toArrayBuffer } from "bun:ffi";
+import { toArrayBuffer } from "bun:ffi";
 import { KernelError } from "../errors.ts";
 import type { DeviceMemory } from "../tensor/arena.ts";
 import { type DType, dtypeBytes, dtypeCode } from "../tensor/dtype.ts";
@@ -229,9 +229,4 @@ export class Staging<A extends Int32Array | Float32Array> {
     this.#device.hostFree(this.#host);
     this.#device.free(this.tensor);
   }
-}
-
-/** First bytes at an address as a 32-bit float; for tests of guard words. */
-export function readFloat(ptr: number): number {
-  return read.f32(ptr as never, 0);
 }

@@ -1,6 +1,5 @@
 // First values of linear layers beyond the golden conversions: what is drawn, options, and sizes that have no source.
 import { describe, expect, test } from "bun:test";
-import { solveConstantGate } from "../../models/attention/constant_gate.ts";
 import { type AttentionSource, initLinearLayer, repeatHeads } from "../../models/attention/init.ts";
 import { linearShapeFor, linearTensors } from "../../models/attention/shape.ts";
 import { parseModelConfig } from "../../models/parse_config.ts";
@@ -61,18 +60,6 @@ describe("initLinearLayer()", () => {
     expect(gate(3, 1)).not.toEqual(gate(4, 1));
   });
 
-  test("takes the gate bias, the norm gain and the constant gate", () => {
-    const shape = linearShapeFor(config, "gla");
-    const gateVector = new Float32Array(config.hiddenSize).fill(0.5);
-    const options = { seed: 3, layer: 0, gateBias: 3, normGain: 0.25 };
-    const plain = initLinearLayer(shape, source(), options);
-    const gated = initLinearLayer(shape, source(), { ...options, gateVector });
-    expect([...gated.get("gk_proj.1.bias")!].every((x) => x === 3)).toBe(true);
-    expect([...gated.get("o_norm.weight")!].every((x) => x === 0.25)).toBe(true);
-    const difference = gated.get("g_proj.weight")!.map((x, i) => x - plain.get("g_proj.weight")![i]!);
-    for (const x of difference) expect(x).toBeCloseTo(0.64, 5);
-  });
-
   test("draws every tensor where sizes have no source and none is asked for", () => {
     const shape = linearShapeFor(config, "gdn", { keyHeadDim: 16, valueHeadDim: 32, numQueryHeads: 2, numKeyHeads: 2 });
     const tensors = initLinearLayer(shape, null, { seed: 1, layer: 0, from: "random" });
@@ -84,24 +71,5 @@ describe("initLinearLayer()", () => {
     const shape = linearShapeFor(parseModelConfig(tinyGpt2), "gla");
     expect(linearTensors(shape).some((t) => t.name === "o_proj.bias")).toBe(true);
     expect(linearTensors({ ...shape, oBias: false }).some((t) => t.name === "o_proj.bias")).toBe(false);
-  });
-});
-
-describe("solveConstantGate()", () => {
-  test("finds u with u·x near 1 for inputs that share a direction", () => {
-    const [N, C] = [400, 16];
-    const noise = new CounterRandom(2).normals(N * C, 0.3);
-    const x = noise.map((value, i) => value + (i % C < 4 ? 1 : 0));
-    const u = solveConstantGate(x, C);
-    let worst = 0;
-    let mean = 0;
-    for (let row = 0; row < N; row++) {
-      let product = 0;
-      for (let c = 0; c < C; c++) product += u[c]! * x[row * C + c]!;
-      mean += product / N;
-      worst = Math.max(worst, Math.abs(product - 1));
-    }
-    expect(mean).toBeGreaterThan(0.9);
-    expect(worst).toBeLessThan(0.8);
   });
 });
