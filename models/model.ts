@@ -49,9 +49,6 @@ export interface LinearPool {
   free(): void;
 }
 
-/** One layer of the parent as conversion sees it: [N,C] after the input norm, [N,C] out of the token mixer. */
-export type LayerCapture = (layer: number, attnInput: Tensor, attnOutput: Tensor) => void;
-
 /** What a whole model's training forward keeps for its backward pass; all in the arena. */
 export interface ModelSaved {
   /** [N,V] */

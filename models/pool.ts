@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { writeJson } from "../src/checkpoint/directory.ts";
 import { ConfigFields, type JsonObject, readJsonObject } from "../src/checkpoint/hf_config.ts";
 import { SafetensorsFile, writeSafetensors } from "../src/checkpoint/safetensors.ts";
-import type { StoredTensor, TensorReader } from "../src/checkpoint/tensors.ts";
+import type { TensorReader } from "../src/checkpoint/tensors.ts";
 import { CheckpointError } from "../src/errors.ts";
 import type { Ops } from "../src/ops/ops.ts";
 import { createLinearMixer } from "./attention/create.ts";
@@ -93,37 +93,12 @@ export function readPoolInfo(directory: string): PoolInfo {
   }
 }
 
-/** One safetensors file as a reader of tensors. */
-class FileTensors implements TensorReader {
-  readonly #file: SafetensorsFile;
-
-  constructor(file: SafetensorsFile) {
-    this.#file = file;
-  }
-
-  names(): Iterable<string> {
-    return this.#file.entries.keys();
-  }
-
-  find(name: string): StoredTensor | undefined {
-    return this.#file.entries.get(name);
-  }
-
-  readInto(name: string, offset: number, out: Uint8Array): void {
-    this.#file.readInto(name, offset, out);
-  }
-
-  float32(name: string): Float32Array {
-    return this.#file.float32(name);
-  }
-}
-
 /** Runs `use` with the description and the checked tensors of a pool; closes the file afterwards. */
 export function withPool<T>(directory: string, use: (info: PoolInfo, tensors: TensorReader) => T): T {
   const info = readPoolInfo(directory);
   const file = new SafetensorsFile(join(directory, POOL_WEIGHTS));
   try {
-    return use(info, verifyTensors(new FileTensors(file), poolTensors(info)));
+    return use(info, verifyTensors(file, poolTensors(info)));
   } finally {
     file.close();
   }

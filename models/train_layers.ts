@@ -1,5 +1,4 @@
 // What the training forms of all backbones share: the token mixer of each layer, and the head with its loss.
-import type { Ops } from "../src/ops/ops.ts";
 import type { Tensor } from "../src/tensor/tensor.ts";
 import { createTrainableLinear } from "./attention/create.ts";
 import type { Context, TrainableMixer } from "./attention/mixer.ts";
@@ -25,8 +24,9 @@ export function trainableMixer(
   return new TrainableFullAttention(params.scope(names.layer + names.attention), options);
 }
 
-/** Mean loss over the labels that count, and the gradient of the logits, which overwrites them. */
+/** What a pass over labelled rows gave. */
 export interface LossResult {
+  /** Mean over the labels that count; 0 where none does. */
   readonly loss: number;
   /** Labels that are not -100. */
   readonly count: number;
@@ -48,18 +48,6 @@ export function crossEntropyInPlace(ctx: Context, logits: Tensor, labels: Int32A
   });
 }
 
-/**
- * Labels for next-token prediction: row i predicts row i+1 of its own sequence; last rows predict nothing (-100).
- * @param seqStart first row of each sequence, and the number of rows.
- */
-export function shiftLabels(labels: Int32Array, seqStart: readonly number[] | Int32Array): Int32Array {
-  const shifted = new Int32Array(labels.length).fill(-100);
-  for (let s = 0; s + 1 < seqStart.length; s++) {
-    for (let row = seqStart[s]!; row + 1 < seqStart[s + 1]!; row++) shifted[row] = labels[row + 1]!;
-  }
-  return shifted;
-}
-
 /** A zeroed tensor of the same shape in the arena. */
 export function zerosLike(ctx: Context, t: Tensor): Tensor {
   const zeros = ctx.arena.alloc(t.shape);
@@ -72,25 +60,4 @@ export function sum(ctx: Context, a: Tensor, b: Tensor): Tensor {
   const y = ctx.arena.alloc(a.shape);
   ctx.ops.add(y, a, b);
   return y;
-}
-
-/** Row numbers 0..n-1 of each sequence. */
-export function positionsOf(seqStart: readonly number[] | Int32Array): Int32Array {
-  const positions = new Int32Array(seqStart[seqStart.length - 1] ?? 0);
-  for (let s = 0; s + 1 < seqStart.length; s++) {
-    for (let row = seqStart[s]!; row < seqStart[s + 1]!; row++) positions[row] = row - seqStart[s]!;
-  }
-  return positions;
-}
-
-/** Uploads the ragged layout of whole sequences; free the result with freeRows(). */
-export function createRows(ops: Ops, seqStart: readonly number[]) {
-  const starts = Int32Array.from(seqStart);
-  const positions = positionsOf(starts);
-  return {
-    seqStart: ops.fromArray([starts.length], starts),
-    positions: ops.fromArray([positions.length], positions),
-    numSeqs: starts.length - 1,
-    numRows: positions.length,
-  };
 }

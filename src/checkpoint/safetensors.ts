@@ -4,6 +4,7 @@ import { closeSync, fstatSync, fsyncSync, openSync, readSync, renameSync, rmSync
 import { dirname } from "node:path";
 import { CheckpointError } from "../errors.ts";
 import { printable } from "./hf_config.ts";
+import type { TensorReader } from "./tensors.ts";
 
 /** Element types of the format that can be read, with their size in bytes. */
 const elementBytes = { F32: 4, BF16: 2, F16: 2, F64: 8, I32: 4, I64: 8, U8: 1 } as const;
@@ -23,7 +24,7 @@ export interface TensorEntry {
 }
 
 /** An opened file; tensors are read one at a time. Close it when done. */
-export class SafetensorsFile {
+export class SafetensorsFile implements TensorReader {
   readonly path: string;
   readonly entries: ReadonlyMap<string, TensorEntry>;
   readonly metadata: Readonly<Record<string, string>>;
@@ -45,6 +46,14 @@ export class SafetensorsFile {
       closeSync(this.#fd);
       throw error;
     }
+  }
+
+  names(): Iterable<string> {
+    return this.entries.keys();
+  }
+
+  find(name: string): TensorEntry | undefined {
+    return this.entries.get(name);
   }
 
   get(name: string): TensorEntry {

@@ -1,5 +1,5 @@
-// Where named tensors come from: the interface that loading reads, over files, over memory, and over either with names
-// translated. Knows no architecture.
+// Where named tensors come from: the interface that loading reads, and a view of it under translated names. Knows no
+// architecture.
 import { CheckpointError } from "../errors.ts";
 import type { SafetensorsDType } from "./safetensors.ts";
 
@@ -18,35 +18,6 @@ export interface TensorReader {
   readInto(name: string, offset: number, out: Uint8Array): void;
   /** All values as float32. @throws CheckpointError if there is no such tensor of floats. */
   float32(name: string): Float32Array;
-}
-
-/** Float32 tensors in memory. */
-export class MemoryTensors implements TensorReader {
-  readonly #tensors: ReadonlyMap<string, { readonly shape: readonly number[]; readonly values: Float32Array }>;
-
-  constructor(tensors: ReadonlyMap<string, { readonly shape: readonly number[]; readonly values: Float32Array }>) {
-    this.#tensors = tensors;
-  }
-
-  names(): Iterable<string> {
-    return this.#tensors.keys();
-  }
-
-  find(name: string): StoredTensor | undefined {
-    const tensor = this.#tensors.get(name);
-    return tensor && { dtype: "F32", shape: tensor.shape };
-  }
-
-  readInto(name: string, offset: number, out: Uint8Array): void {
-    const values = this.float32(name);
-    out.set(new Uint8Array(values.buffer, values.byteOffset + offset, out.length));
-  }
-
-  float32(name: string): Float32Array {
-    const tensor = this.#tensors.get(name);
-    if (!tensor) throw new CheckpointError(`Cannot find tensor "${name}"`);
-    return tensor.values;
-  }
 }
 
 /** A tensor under the name and shape that the model uses. */

@@ -1,7 +1,7 @@
 // One pass of the parent over whole rows: every layer shows its mixer's input and output, and the parent's own output
 // flows on. Holds one layer's activations at a time; the last layer's MLP, the final norm and the head are not computed.
 import type { Context, RaggedRows } from "../../models/attention/mixer.ts";
-import type { Backbone, LayerCapture } from "../../models/model.ts";
+import type { Backbone } from "../../models/model.ts";
 import { numRows, type RowSet, rowIds } from "../data/rows.ts";
 import type { Ops } from "../ops/ops.ts";
 import type { Tensor } from "../tensor/tensor.ts";
@@ -62,6 +62,9 @@ export class RowBatcher {
     return part;
   }
 }
+
+/** One layer of the parent: x[N,C] after the input norm, y[N,C] out of the token mixer. */
+export type LayerCapture = (layer: number, x: Tensor, y: Tensor) => void;
 
 /** Runs the parent over a batch and shows each layer's mixer input and output [N,C], valid during the call. */
 export function runParent(ctx: Context, backbone: Backbone, batch: RowBatch, onLayer: LayerCapture): void {

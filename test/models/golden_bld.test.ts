@@ -2,13 +2,13 @@
 // on every kernel library of this machine.
 import { describe, expect, test } from "bun:test";
 import type { Variant } from "../../models/attention/mixer.ts";
-import { createRows } from "../../models/train_layers.ts";
 import type { Ops } from "../../src/ops/ops.ts";
 import { Arena } from "../../src/tensor/arena.ts";
 import { numel } from "../../src/tensor/tensor.ts";
 import { type Golden, goldenDir, goldenFiles, relativeError } from "../support/golden.ts";
 import { GoldenAttention, goldenTrainableLinear, hp } from "../support/golden_layers.ts";
 import { isas, opsOf } from "../support/kernels.ts";
+import { createRows } from "../support/rows.ts";
 
 const LOSS = 1e-4;
 const FINAL: Record<Variant, number> = { gla: 1e-3, gdn: 1e-3, jet: 3e-3 };

@@ -3,12 +3,12 @@
 import { describe, expect, test } from "bun:test";
 import type { TokenMixer, TrainableMixer, Variant } from "../../models/attention/mixer.ts";
 import type { SavedFull } from "../../models/attention/train_full.ts";
-import { createRows } from "../../models/train_layers.ts";
 import type { Ops } from "../../src/ops/ops.ts";
 import { Arena } from "../../src/tensor/arena.ts";
 import { type Golden, goldenDir, goldenFiles, relativeError } from "../support/golden.ts";
 import { GoldenAttention, goldenLinear, goldenShape, goldenTrainableLinear } from "../support/golden_layers.ts";
 import { isas, opsOf } from "../support/kernels.ts";
+import { createRows } from "../support/rows.ts";
 import { MixerHost, type Segment } from "../support/run_mixer.ts";
 
 /** Largest relative errors of the golden README: forward and states, gradients. */

@@ -4,14 +4,16 @@ import { afterAll, describe, expect, test } from "bun:test";
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { denseForward } from "../../models/dense_forward.ts";
 import { loadModel, loadTrainable } from "../../models/load.ts";
-import { createRows, crossEntropyInPlace, shiftLabels } from "../../models/train_layers.ts";
+import { crossEntropyInPlace } from "../../models/train_layers.ts";
+import { batchesInOrder, RowBatcher, runParent } from "../../src/convert/parent.ts";
+import { makeRowSet, numRows } from "../../src/data/rows.ts";
 import type { Ops } from "../../src/ops/ops.ts";
 import { Arena } from "../../src/tensor/arena.ts";
 import { type Config, writeCheckpoint } from "../support/checkpoints.ts";
 import { type Golden, goldenDir, goldenFiles, relativeError } from "../support/golden.ts";
 import { isas, opsOf } from "../support/kernels.ts";
+import { createRows, shiftLabels } from "../support/rows.ts";
 import { ModelRun } from "../support/run_model.ts";
 
 const FORWARD = 1e-4;
@@ -106,22 +108,22 @@ function rounded(ops: Ops, golden: Golden): void {
   model.free();
 }
 
+/** The pass that conversion feeds its students from. */
 function dense(ops: Ops, golden: Golden): void {
   const model = loadModel(ops, directoryOf(golden));
-  const sequences = prompts(golden);
-  const T = sequences[0]!.length;
+  const rows = makeRowSet(prompts(golden));
   const ctx = { ops, arena: new Arena(ops) };
-  const rows = createRows(ops, sequences.map((_, s) => s * T).concat(sequences.length * T));
-  const ids = ops.fromArray([rows.numRows], golden.i32("input.token_ids"));
+  const batcher = new RowBatcher(ops, rows.ids.length, numRows(rows));
+  const [batch] = batchesInOrder(rows, rows.ids.length, numRows(rows));
   let layers = 0;
-  denseForward(ctx, model.backbone, ids, rows, (layer, input, output) => {
+  runParent(ctx, model.backbone, batcher.load(rows, batch!), (layer, input, output) => {
     layers++;
     compare(ops.toFloat32(input), golden, `capture.layers.${layer}.attn_input`, FORWARD);
     compare(ops.toFloat32(output), golden, `capture.layers.${layer}.attn_output`, FORWARD);
   });
   expect(layers).toBe(model.config.numLayers);
   ctx.arena.close();
-  for (const t of [ids, rows.seqStart, rows.positions]) ops.free(t);
+  batcher.free();
   model.free();
 }
 

@@ -9,10 +9,10 @@ import { loadGpt2Attention } from "../../models/gpt2.ts";
 import { ParameterBlock, type ParameterSpec } from "../../models/parameters.ts";
 import { createRopeTable } from "../../models/rope.ts";
 import { WeightLoader } from "../../models/weights.ts";
-import { MemoryTensors } from "../../src/checkpoint/tensors.ts";
 import type { Ops } from "../../src/ops/ops.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";
 import type { Golden } from "./golden.ts";
+import { MemoryTensors } from "./memory_tensors.ts";
 
 /** Number among a file's hyperparameters. */
 export function hp(golden: Golden, name: string, fallback?: number): number {

@@ -1,7 +1,8 @@
 // Runs a loaded model synchronously: whole prompts, chunks, single tokens, several sequences at once. What the engine does,
 // without scheduling.
 import type { Context, TokenMixer } from "../../models/attention/mixer.ts";
-import type { Backbone, LayerCapture } from "../../models/model.ts";
+import type { Backbone } from "../../models/model.ts";
+import type { LayerCapture } from "../../src/convert/parent.ts";
 import type { Ops } from "../../src/ops/ops.ts";
 import { Arena } from "../../src/tensor/arena.ts";
 import { createBatch, freeBatch, type HostOptions, MixerHost } from "./run_mixer.ts";
