@@ -37,7 +37,7 @@ export const tinyRecipe: Recipe = {
   numKvHeads: 2,
   headDim: 32,
   vocabSize: 2048,
-  tokens: 10_000_000,
+  tokens: 9_000_000,
   tokensPerStep: 1024,
   peakRate: 3e-3,
   finalRateShare: 0.02,

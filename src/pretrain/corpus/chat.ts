@@ -2,7 +2,7 @@
 // The markers are those of the chat template in tokenizer_config.json.
 
 import type { Random } from "../random.ts";
-import { drawFacts, indirectFacts, pickRelations, questionAndAnswer, statement } from "./facts.ts";
+import { drawFacts, questionAndAnswer, statement } from "./facts.ts";
 import { expand } from "./grammar.ts";
 import { localQuestion } from "./local.ts";
 import { story } from "./story.ts";
@@ -33,15 +33,9 @@ const greetings: readonly Turn[] = [
 ];
 
 function factTurns(random: Random): Turn[] {
-  const kinds = random.between(1, 2);
-  const facts = drawFacts(
-    random,
-    random.between(1, 6),
-    pickRelations(random, kinds, kinds === 2 && random.chance(0.7)),
-  );
+  const facts = drawFacts(random, random.between(1, 6), random.between(1, 2));
   const told = facts.map((fact) => statement(random, fact)).join(" ");
-  const askable = [...facts, ...indirectFacts(facts)];
-  const asked = random.sample(askable, Math.min(askable.length, random.between(1, 3)));
+  const asked = random.sample(facts, Math.min(facts.length, random.between(1, 3)));
   return asked.map((fact, i) => {
     const { question, answer } = questionAndAnswer(random, fact);
     return { question: i === 0 ? `${told} ${question}` : question, answer };

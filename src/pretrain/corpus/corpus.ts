@@ -3,7 +3,7 @@
 
 import { mixSeeds, Random } from "../random.ts";
 import { chatDocument } from "./chat.ts";
-import { drawFacts, factsDocument, pairsDocument, pickRelations, piecesDocument, retoldDocument } from "./facts.ts";
+import { drawFacts, factsDocument, pairsDocument, piecesDocument, retoldDocument } from "./facts.ts";
 import type { Text } from "./grammar.ts";
 import { localDocument } from "./local.ts";
 import { story, storyDocument } from "./story.ts";
@@ -11,7 +11,7 @@ import { story, storyDocument } from "./story.ts";
 /**
  * Shares of the training tokens at which a stage ends. Pieces of word rows come first and alone: "what followed this word
  * before follows it again" is learned from them within 300,000 tokens; pairs make it a matter of who has what; statements
- * and questions grow out of that. Begun with the full mixture, none of it had been learned after six million.
+ * and questions grow out of that. Begun with the full mixture, none of it had been learned after three million.
  */
 const stages = { pieces: 0.035, pairs: 0.07, lookUp: 0.2, growth: 0.5 };
 
@@ -20,11 +20,11 @@ export function document(seed: number, index: number, progress = 1): Text {
   const random = new Random(mixSeeds(seed, index));
   if (progress < stages.pieces) return piecesDocument(random, random.between(4, 14));
   if (progress < stages.pairs) return pairsDocument(random, random.between(2, 8));
-  if (progress < stages.lookUp) return lookUp(random, 6, { pieces: 0.2, pairs: 0.2, retold: 0.2, linked: 0.3 });
+  if (progress < stages.lookUp) return lookUp(random, 6, { pieces: 0.2, pairs: 0.2, retold: 0.2, twofold: 0 });
   const growth = Math.min(1, (progress - stages.lookUp) / (stages.growth - stages.lookUp));
   const kind = random.real();
   if (kind < 0.5) {
-    return lookUp(random, Math.round(7 + 5 * growth), { pieces: 0.04, pairs: 0.04, retold: 0.08, linked: 0.55 });
+    return lookUp(random, Math.round(7 + 5 * growth), { pieces: 0.04, pairs: 0.04, retold: 0.08, twofold: 0.4 });
   }
   const learned =
     kind < 0.68
@@ -35,26 +35,26 @@ export function document(seed: number, index: number, progress = 1): Text {
   return { given: "", learned };
 }
 
-/** Shares of simpler documents, and of two facts a person among the passages with questions. */
+/** Shares of simpler documents, and of two or three facts a person among the passages with questions. */
 interface LookUpShares {
   readonly pieces: number;
   readonly pairs: number;
   readonly retold: number;
-  readonly linked: number;
+  readonly twofold: number;
 }
 
 /**
  * A passage to recall from, of at most `most` people. What is told first is a matter of chance and mostly not predicted,
  * so that answers make up most of the loss.
  */
-function lookUp(random: Random, most: number, { pieces, pairs, retold, linked }: LookUpShares): Text {
+function lookUp(random: Random, most: number, { pieces, pairs, retold, twofold }: LookUpShares): Text {
   const kind = random.real();
   if (kind < pieces) return piecesDocument(random, random.between(4, 14));
   if (kind < pieces + pairs) return pairsDocument(random, random.between(2, 8));
   if (kind < pieces + pairs + retold) return retoldDocument(random, random.between(2, most));
-  const facts = random.chance(linked)
-    ? drawFacts(random, random.between(2, Math.ceil(most / 2)), pickRelations(random, 2, random.chance(0.85)))
-    : drawFacts(random, random.between(2, most), pickRelations(random, 1, false));
+  const facts = random.chance(twofold)
+    ? drawFacts(random, random.between(2, Math.ceil(most / 2)), random.between(2, 3))
+    : drawFacts(random, random.between(2, most), 1);
   const text = factsDocument(random, facts, most <= 6 ? "" : distraction(random));
   return most <= 6 || random.chance(0.8) ? text : { given: "", learned: `${text.given} ${text.learned}` };
 }

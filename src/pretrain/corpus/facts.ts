@@ -2,7 +2,7 @@
 // This is what makes the model recall: an answer is in the context and nowhere else.
 
 import type { Random } from "../random.ts";
-import { capital, expand, type Text } from "./grammar.ts";
+import { expand, type Text } from "./grammar.ts";
 import { animals, colors, foods, jobs, names, numbers, places, things } from "./words.ts";
 
 /** One kind of fact. In the patterns {n} is the person and {v} the value; an answer ends in the value. */
@@ -86,44 +86,14 @@ export const relations: readonly Relation[] = [
   },
 ];
 
-/** Kinds of facts to tell together: any of them, or two of which one can be asked about through the other. */
-export function pickRelations(random: Random, count: number, linked: boolean): Relation[] {
-  if (!linked) return random.sample(relations, count);
-  const [through, ...targets] = random.pick(links);
-  const named = (name: string): Relation => relations.find((relation) => relation.name === name)!;
-  return [named(through!), named(random.pick(targets))];
-}
-
-/** `people` people with one fact of each kind, in random order. Values differ within a kind. */
-export function drawFacts(random: Random, people: number, kinds: readonly Relation[]): Fact[] {
+/** `people` people with one fact of each of `kinds` kinds, in random order. Values differ within a kind. */
+export function drawFacts(random: Random, people: number, kinds: number): Fact[] {
   const persons = random.sample(names, people);
-  const facts = kinds.flatMap((relation) => {
+  const facts = random.sample(relations, kinds).flatMap((relation) => {
     const values = relation.values(random, people);
     return persons.map((person, i): Fact => ({ relation, person, value: values[i]! }));
   });
   return random.shuffle(facts);
-}
-
-/** A kind of fact by which a person can be meant ("the baker", "the red ball"), and what can then be asked. */
-const links: readonly (readonly string[])[] = [
-  ["thing", "place"],
-  ["pet", "place"],
-  ["job", "place", "thing", "food", "age"],
-];
-
-/**
- * Facts asked about through another fact of the same person: "Where is the red ball?" of "Tom has a red ball" and "Tom is
- * in the garden". Two steps of recall, the second from what the first one found.
- */
-export function indirectFacts(facts: readonly Fact[]): Fact[] {
-  return facts.flatMap((target) => {
-    const throughs = facts.filter(
-      (other) =>
-        other.person === target.person &&
-        links.some(([name, ...targets]) => name === other.relation.name && targets.includes(target.relation.name)),
-    );
-    return throughs.map((other) => ({ ...target, person: `the ${other.value}` }));
-  });
 }
 
 export function statement(random: Random, { relation, person, value }: Fact): string {
@@ -135,14 +105,13 @@ export function openQuestion(random: Random, { relation, person }: Fact): { ques
   const slots = { n: person };
   return {
     question: expand(random, random.pick(relation.questions), slots),
-    start: capital(expand(random, relation.answer, slots)),
+    start: expand(random, relation.answer, slots),
   };
 }
 
 /** A question and its whole answer; now and then asked the other way round ("Who is in the garden?"). */
 export function questionAndAnswer(random: Random, fact: Fact): { question: string; answer: string } {
-  const indirect = fact.person.startsWith("the ");
-  if (!indirect && random.chance(0.25)) {
+  if (random.chance(0.25)) {
     const slots = { n: fact.person, v: fact.value };
     return {
       question: expand(random, fact.relation.who, slots),
@@ -153,16 +122,12 @@ export function questionAndAnswer(random: Random, fact: Fact): { question: strin
   return { question, answer: expand(random, `${start} {v}.`, { v: fact.value }) };
 }
 
-/** Statements about several people and then questions about them, straight or, where possible, through other facts. */
+/** Statements and then questions about them, all in one text. */
 export function factsDocument(random: Random, facts: readonly Fact[], filler: string): Text {
   const told = facts.map((fact) => statement(random, fact));
   if (filler !== "") told.splice(random.below(told.length + 1), 0, filler);
-  const indirect = indirectFacts(facts);
-  const questions = random.shuffle([
-    ...random.sample(facts, Math.ceil(facts.length / (indirect.length > 0 ? 2 : 1))),
-    ...indirect,
-  ]);
-  const talk = questions.slice(0, random.between(3, 8)).map((fact) => {
+  const asked = random.sample(facts, Math.min(facts.length, random.between(3, 8)));
+  const talk = asked.map((fact) => {
     const { question, answer } = questionAndAnswer(random, fact);
     return `${question} ${answer}`;
   });
@@ -171,7 +136,7 @@ export function factsDocument(random: Random, facts: readonly Fact[], filler: st
 
 /** Statements about several people, then the same statements again in another order, once or twice. */
 export function retoldDocument(random: Random, people: number): Text {
-  const facts = drawFacts(random, people, pickRelations(random, 1, false));
+  const facts = drawFacts(random, people, 1);
   const told = facts.map((fact) => statement(random, fact));
   const again = random.shuffle(told);
   const rounds = random.chance(0.5) ? [again] : [again, random.shuffle(told)];
@@ -180,9 +145,7 @@ export function retoldDocument(random: Random, people: number): Text {
 
 /** Names and values side by side, then the same pairs again in other orders. */
 export function pairsDocument(random: Random, people: number): Text {
-  const pairs = drawFacts(random, people, pickRelations(random, 1, false)).map(
-    ({ person, value }) => `${person} ${value}.`,
-  );
+  const pairs = drawFacts(random, people, 1).map(({ person, value }) => `${person} ${value}.`);
   return { given: pairs.join(" "), learned: [...random.shuffle(pairs), ...random.shuffle(pairs)].join(" ") };
 }
 

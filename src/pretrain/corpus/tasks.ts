@@ -2,7 +2,7 @@
 // being facts of that text; "local" ends in a sentence that decides its own last word. Knows no model and no tokens.
 
 import { mixSeeds, Random } from "../random.ts";
-import { drawFacts, indirectFacts, openQuestion, pickRelations, statement } from "./facts.ts";
+import { drawFacts, openQuestion, statement } from "./facts.ts";
 import { drawLocal, localSentence } from "./local.ts";
 
 /** One line of a task file. The choice is scored as the continuation " " + choice of the context. */
@@ -21,23 +21,18 @@ function arrange(random: Random, id: string, context: string, right: string, wro
   return { id, context, choices, gold: choices.indexOf(right) };
 }
 
-/**
- * Ten to twelve people with one fact each, or four to six with two, a few other sentences, and a question; with two
- * facts each it is asked through one of them ("Where is the red ball?").
- */
+/** 10 to 12 people with one fact each, or 5 or 6 with two each, a few other sentences, and a question. */
 function recallTask(random: Random, id: string): TaskDocument {
-  const twoSteps = random.chance(0.5);
-  const facts = twoSteps
-    ? drawFacts(random, random.between(4, 6), pickRelations(random, 2, true))
-    : drawFacts(random, random.between(10, 12), pickRelations(random, 1, false));
+  const facts = random.chance(0.5)
+    ? drawFacts(random, random.between(10, 12), 1)
+    : drawFacts(random, random.between(5, 6), 2);
   const told = facts.map((fact) => statement(random, fact));
   const distraction = Array.from({ length: random.between(0, 3) }, () => localSentence(random));
   told.splice(random.between(Math.floor(told.length / 2), told.length), 0, ...distraction);
-  const fact = random.pick(twoSteps ? indirectFacts(facts) : facts);
+  const fact = random.pick(facts);
   const { question, start } = openQuestion(random, fact);
-  const wrong = facts.filter(({ relation, value }) => relation === fact.relation && value !== fact.value);
-  const context = `${told.join(" ")} ${question} ${start}`;
-  return arrange(random, id, context, fact.value, wrong.map(({ value }) => value)); // biome-ignore format: one line
+  const wrong = facts.filter((other) => other.relation === fact.relation && other !== fact).map((other) => other.value);
+  return arrange(random, id, `${told.join(" ")} ${question} ${start}`, fact.value, wrong);
 }
 
 /** A few sentences that do not matter and one that is to be ended. */
