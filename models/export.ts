@@ -1,15 +1,13 @@
-// Writes complete Hugging Face directories: a stand-alone hybrid from a backbone and pools (layers.md section 11), and a
-// model that was trained here.
+// Writes a stand-alone hybrid as a Hugging Face directory, from a backbone and pools (layers.md section 11).
 import { join } from "node:path";
 import { copyCompanions, writeDirectory, writeJson, writeWeights } from "../src/checkpoint/directory.ts";
 import type { JsonObject } from "../src/checkpoint/hf_config.ts";
-import type { TensorToWrite } from "../src/checkpoint/safetensors.ts";
+import { bytesOfStored, type TensorToWrite } from "../src/checkpoint/safetensors.ts";
 import type { TensorReader } from "../src/checkpoint/tensors.ts";
 import { RequestError } from "../src/errors.ts";
 import type { LinearShape, Variant } from "./attention/mixer.ts";
 import type { ModelConfig } from "./config.ts";
 import { identityOf, modelTensors, withCheckpoint } from "./load.ts";
-import type { TrainableModel } from "./model.ts";
 import type { ParameterSpec } from "./parameters.ts";
 import { familyOf, HYBRID_CLASS, HYBRID_MODEL_TYPE, linearKeys } from "./parse_config.ts";
 import { type PoolInfo, requireSameBackbone, withPool } from "./pool.ts";
@@ -80,14 +78,11 @@ export function hybridConfig(
 }
 
 function stored(reader: TensorReader, name: string, as: ParameterSpec): TensorToWrite {
-  const { dtype } = reader.find(name)!;
-  const width = dtype === "F32" ? 4 : 2;
+  const tensor = { name: as.name, dtype: reader.find(name)!.dtype, shape: as.shape };
   return {
-    name: as.name,
-    dtype,
-    shape: as.shape,
+    ...tensor,
     bytes: () => {
-      const out = new Uint8Array(as.shape.reduce((a, b) => a * b, width));
+      const out = new Uint8Array(bytesOfStored(tensor));
       reader.readInto(name, 0, out);
       return out;
     },
@@ -139,26 +134,5 @@ export function exportHybrid(request: HybridExport): void {
         copyCompanions(request.modelDirectory, directory);
       });
     });
-  });
-}
-
-/** Writes a model trained here: config.json, float32 weights, and the tokenizer files of `companions` if given. */
-export function saveTrained(model: TrainableModel, directory: string, companions?: string): void {
-  const { params, config } = model;
-  const weights = params.names().map(
-    (name): TensorToWrite => ({
-      name,
-      dtype: "F32",
-      shape: params.spec(name).shape,
-      bytes: () => {
-        const values = params.read(name);
-        return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
-      },
-    }),
-  );
-  writeDirectory(directory, (temporary) => {
-    writeJson(join(temporary, "config.json"), config.raw);
-    writeWeights(temporary, weights);
-    if (companions !== undefined) copyCompanions(companions, temporary);
   });
 }

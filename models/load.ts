@@ -2,6 +2,7 @@
 // form of the same checkpoint, and its identity.
 import { createHash } from "node:crypto";
 import { CheckpointFiles } from "../src/checkpoint/checkpoint.ts";
+import { bytesOfStored } from "../src/checkpoint/safetensors.ts";
 import type { TensorReader } from "../src/checkpoint/tensors.ts";
 import { CheckpointError } from "../src/errors.ts";
 import type { Ops } from "../src/ops/ops.ts";
@@ -88,11 +89,10 @@ export function identityOf(config: ModelConfig, tensors: TensorReader): string {
   const replaced = config.linearLayers.flatMap((linear, i) => (linear ? [layerPrefix(i) + LINEAR_PREFIX] : []));
   for (const name of [...tensors.names()].sort()) {
     if (replaced.some((prefix) => name.startsWith(prefix))) continue;
-    const { dtype, shape } = tensors.find(name)!;
-    const elements = shape.reduce((a, b) => a * b, 1);
-    const sample = new Uint8Array(Math.min(SAMPLE_BYTES, elements * (dtype === "F32" ? 4 : 2)));
+    const tensor = tensors.find(name)!;
+    const sample = new Uint8Array(Math.min(SAMPLE_BYTES, bytesOfStored(tensor)));
     tensors.readInto(name, 0, sample);
-    hash.update(`\n${name} ${dtype} [${shape}] `).update(sample);
+    hash.update(`\n${name} ${tensor.dtype} [${tensor.shape}] `).update(sample);
   }
   return hash.digest("hex");
 }

@@ -1,6 +1,5 @@
 // A pool: one linear counterpart per layer of a backbone, all of one variant and shape. On disk a directory with pool.json
 // and linear.safetensors (tensors `linear.{i}.<name>`). Knows nothing of how the weights were trained.
-import { renameSync } from "node:fs";
 import { join } from "node:path";
 import { writeJson } from "../src/checkpoint/directory.ts";
 import { ConfigFields, type JsonObject, readJsonObject } from "../src/checkpoint/hf_config.ts";
@@ -56,7 +55,7 @@ export function savePool(directory: string, info: PoolInfo, values: (name: strin
     },
   }));
   writeSafetensors(join(directory, POOL_WEIGHTS), tensors, { backbone: info.backbone });
-  const description = {
+  writeJson(join(directory, DESCRIPTION), {
     format: "graft_pool",
     version: VERSION,
     backbone: info.backbone,
@@ -64,10 +63,7 @@ export function savePool(directory: string, info: PoolInfo, values: (name: strin
     hidden_size: info.shape.hiddenSize,
     shape: linearKeys(info.shape),
     details: info.details,
-  };
-  const temporary = join(directory, `${DESCRIPTION}.${process.pid}.tmp`);
-  writeJson(temporary, description);
-  renameSync(temporary, join(directory, DESCRIPTION));
+  });
 }
 
 /** @throws CheckpointError naming the field that cannot be used. */

@@ -1,20 +1,10 @@
 // Writing a whole directory so that it appears complete or not at all: a temporary neighbour, flushed, then renamed.
 // Also the sharded writer of weight files. Knows no architecture.
-import {
-  closeSync,
-  copyFileSync,
-  existsSync,
-  fsyncSync,
-  mkdirSync,
-  openSync,
-  readdirSync,
-  renameSync,
-  rmSync,
-  writeFileSync,
-} from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { CheckpointError, RequestError } from "../errors.ts";
-import { type TensorToWrite, writeSafetensors } from "./safetensors.ts";
+import { flush, replaceFile } from "../store/files.ts";
+import { bytesOfStored, type TensorToWrite, writeSafetensors } from "./safetensors.ts";
 
 /** Files beside the weights that belong to a model and are copied with it. */
 const COMPANIONS = [
@@ -31,15 +21,6 @@ const COMPANIONS = [
 ];
 
 const DEFAULT_SHARD_BYTES = 5_000_000_000;
-
-function flush(path: string): void {
-  const fd = openSync(path, "r");
-  try {
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
-  }
-}
 
 /**
  * Calls `fill` with an empty directory and moves it to `target` when it is complete.
@@ -66,9 +47,13 @@ export function writeDirectory(target: string, fill: (directory: string) => void
   }
 }
 
-/** Writes JSON with a final newline. */
+/** Writes indented JSON with a final newline over `path`. @throws CheckpointError; the old file survives any failure. */
 export function writeJson(path: string, value: unknown): void {
-  writeFileSync(path, `${JSON.stringify(value, null, 2)}\n`);
+  try {
+    replaceFile(path, (sink) => sink.write(`${JSON.stringify(value, null, 2)}\n`));
+  } catch (cause) {
+    throw new CheckpointError(`Cannot write "${path}": ${(cause as Error).message}`, { cause });
+  }
 }
 
 /** Copies tokenizer and generation files from one model directory to another, as far as they exist. */
@@ -78,19 +63,12 @@ export function copyCompanions(from: string, to: string): void {
   }
 }
 
-function bytesOfTensor({ dtype, shape }: TensorToWrite): number {
-  return shape.reduce(
-    (a, b) => a * b,
-    dtype === "F32" || dtype === "I32" ? 4 : dtype === "F64" || dtype === "I64" ? 8 : 2,
-  );
-}
-
 /** Consecutive tensors in groups of at most `limit` bytes; a larger tensor has a group of its own. */
 function groupBySize(tensors: readonly TensorToWrite[], limit: number): TensorToWrite[][] {
   const groups: TensorToWrite[][] = [[]];
   let used = 0;
   for (const tensor of tensors) {
-    const bytes = bytesOfTensor(tensor);
+    const bytes = bytesOfStored(tensor);
     if (used > 0 && used + bytes > limit) {
       groups.push([]);
       used = 0;
@@ -119,6 +97,6 @@ export function writeWeights(
     writeSafetensors(join(directory, name), group);
     for (const tensor of group) map[tensor.name] = name;
   });
-  const total = tensors.reduce((sum, tensor) => sum + bytesOfTensor(tensor), 0);
+  const total = tensors.reduce((sum, tensor) => sum + bytesOfStored(tensor), 0);
   writeJson(join(directory, "model.safetensors.index.json"), { metadata: { total_size: total }, weight_map: map });
 }

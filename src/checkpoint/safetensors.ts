@@ -1,14 +1,19 @@
 // The safetensors format: a bounded reader that trusts nothing in the header, and an atomic writer.
 // Format: 8 bytes little-endian header length, JSON header, data. Knows no model.
-import { closeSync, fstatSync, fsyncSync, openSync, readSync, renameSync, rmSync, writeSync } from "node:fs";
-import { dirname } from "node:path";
+import { closeSync, fstatSync, openSync, readSync } from "node:fs";
 import { CheckpointError } from "../errors.ts";
+import { replaceFile } from "../store/files.ts";
 import { printable } from "./hf_config.ts";
 import type { TensorReader } from "./tensors.ts";
 
 /** Element types of the format that can be read, with their size in bytes. */
 const elementBytes = { F32: 4, BF16: 2, F16: 2, F64: 8, I32: 4, I64: 8, U8: 1 } as const;
 export type SafetensorsDType = keyof typeof elementBytes;
+
+/** Bytes of a tensor's data. */
+export function bytesOfStored({ dtype, shape }: { dtype: SafetensorsDType; shape: readonly number[] }): number {
+  return shape.reduce((a, b) => a * b, elementBytes[dtype]);
+}
 
 /** The reference implementation's own bound on the header. */
 const MAX_HEADER_BYTES = 100_000_000;
@@ -249,50 +254,32 @@ export function writeSafetensors(
 ): void {
   let offset = 0;
   const header: Record<string, unknown> = { __metadata__: { format: "pt", ...metadata } };
-  for (const { name, dtype, shape } of tensors) {
-    const bytes = shape.reduce((a, b) => a * b, elementBytes[dtype]);
-    header[name] = { dtype, shape, data_offsets: [offset, offset + bytes] };
+  for (const tensor of tensors) {
+    const bytes = bytesOfStored(tensor);
+    header[tensor.name] = { dtype: tensor.dtype, shape: tensor.shape, data_offsets: [offset, offset + bytes] };
     offset += bytes;
   }
   const json = new TextEncoder().encode(JSON.stringify(header));
   const head = new Uint8Array(8 + Math.ceil(json.length / 8) * 8).fill(0x20);
   new DataView(head.buffer).setBigUint64(0, BigInt(head.length - 8), true);
   head.set(json, 8);
-  const temporary = `${path}.${process.pid}.tmp`;
-  const fd = openSync(temporary, "w");
   try {
-    writeFully(fd, head);
-    for (const tensor of tensors) {
-      const bytes = tensor.bytes();
-      const expected = tensor.shape.reduce((a, b) => a * b, elementBytes[tensor.dtype]);
-      if (bytes.length !== expected) {
-        throw new RangeError(
-          `Cannot write tensor "${tensor.name}": ${bytes.length} bytes, its shape needs ${expected}`,
-        );
+    replaceFile(path, (sink) => {
+      sink.write(head);
+      for (const tensor of tensors) {
+        const bytes = tensor.bytes();
+        const expected = bytesOfStored(tensor);
+        if (bytes.length !== expected) {
+          throw new RangeError(
+            `Cannot write tensor "${tensor.name}": ${bytes.length} bytes, its shape needs ${expected}`,
+          );
+        }
+        sink.write(bytes);
       }
-      writeFully(fd, bytes);
-    }
-    fsyncSync(fd);
-    closeSync(fd);
-    renameSync(temporary, path);
-    syncDirectory(dirname(path));
+    });
   } catch (cause) {
-    rmSync(temporary, { force: true });
     throw cause instanceof RangeError
       ? cause
       : new CheckpointError(`Cannot write "${path}": ${(cause as Error).message}`, { cause });
-  }
-}
-
-function writeFully(fd: number, bytes: Uint8Array): void {
-  for (let done = 0; done < bytes.length; ) done += writeSync(fd, bytes, done, Math.min(bytes.length - done, 1 << 30));
-}
-
-function syncDirectory(path: string): void {
-  const fd = openSync(path, "r");
-  try {
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
   }
 }

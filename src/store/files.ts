@@ -2,7 +2,7 @@
 // Knows nothing of what the files mean.
 
 import { closeSync, fsyncSync, mkdirSync, openSync, renameSync, rmSync, writeSync } from "node:fs";
-import { basename, dirname, join } from "node:path";
+import { dirname } from "node:path";
 import { explained } from "./store_error.ts";
 
 /** Where a writer puts the bytes of a file, in order. */
@@ -12,34 +12,41 @@ export interface FileSink {
   readonly bytes: number;
 }
 
+/** The system takes at most 2 GiB at once. */
+const MAX_WRITE = 1 << 30;
+
 let temporaryCount = 0;
 
 /**
- * Writes a whole file: temporary file beside it, fsync, rename, fsync of the folder (created when missing).
- * When anything fails the old file is untouched and the temporary one is gone.
- * @throws StoreError when the disk is full, read-only or failing; whatever `write` throws
+ * Writes a whole file; its folder is created when missing.
+ * @throws StoreError when the disk is full, read-only or failing; whatever `content` throws
  */
 export function writeFileAtomically(path: string, content: string | Uint8Array | ((sink: FileSink) => void)): void {
-  const folder = dirname(path);
-  const temporary = join(folder, `.${basename(path)}.${process.pid}.${temporaryCount++}.tmp`);
   explained(path, () => {
-    mkdirSync(folder, { recursive: true });
-    let fd: number | null = openSync(temporary, "wx", 0o644);
-    try {
-      const sink = fileSink(fd);
-      if (typeof content === "function") content(sink);
-      else sink.write(content);
-      fsyncSync(fd);
-      closeSync(fd);
-      fd = null;
-      renameSync(temporary, path);
-    } catch (error) {
-      if (fd !== null) closeSync(fd);
-      rmSync(temporary, { force: true });
-      throw error;
-    }
-    syncFolder(folder);
+    mkdirSync(dirname(path), { recursive: true });
+    replaceFile(path, typeof content === "function" ? content : (sink) => sink.write(content));
   });
+}
+
+/**
+ * Temporary file beside `path`, fsync, rename, fsync of the folder, which must exist. When anything fails the old file is
+ * untouched and the temporary one is gone. @throws what the file system or `write` throws
+ */
+export function replaceFile(path: string, write: (sink: FileSink) => void): void {
+  const temporary = `${path}.${process.pid}.${temporaryCount++}.tmp`;
+  let fd: number | null = openSync(temporary, "wx", 0o644);
+  try {
+    write(fileSink(fd));
+    fsyncSync(fd);
+    closeSync(fd);
+    fd = null;
+    renameSync(temporary, path);
+  } catch (error) {
+    if (fd !== null) closeSync(fd);
+    rmSync(temporary, { force: true });
+    throw error;
+  }
+  flush(dirname(path));
 }
 
 function fileSink(fd: number): FileSink {
@@ -51,15 +58,17 @@ function fileSink(fd: number): FileSink {
     write(chunk) {
       const data = typeof chunk === "string" ? Buffer.from(chunk) : chunk;
       // A write may take less than it was given, above all when the disk is nearly full.
-      for (let offset = 0; offset < data.byteLength; ) offset += writeSync(fd, data, offset, data.byteLength - offset);
+      for (let done = 0; done < data.byteLength; ) {
+        done += writeSync(fd, data, done, Math.min(data.byteLength - done, MAX_WRITE));
+      }
       bytes += data.byteLength;
     },
   };
 }
 
-/** Makes renames and removals in `folder` survive a power cut. */
-export function syncFolder(folder: string): void {
-  const fd = openSync(folder, "r");
+/** Makes the content of a file, or renames and removals in a folder, survive a power cut. */
+export function flush(path: string): void {
+  const fd = openSync(path, "r");
   try {
     fsyncSync(fd);
   } finally {
