@@ -6,6 +6,7 @@ import type { Backbone } from "../../models/model.ts";
 import type { RowSet } from "../data/rows.ts";
 import type { Ops } from "../ops/ops.ts";
 import type { Tensor } from "../tensor/tensor.ts";
+import { sumErrors } from "./measure.ts";
 import { batchesInOrder, RowBatcher, runParent } from "./parent.ts";
 import { solveRidge } from "./ridge.ts";
 import type { Student } from "./student.ts";
@@ -76,25 +77,13 @@ function setGains(
   rows: RowSet,
   capacity: number,
 ): void {
-  const sums = students.map((ofLayer) => ofLayer.map(() => ({ error: 0, target: 0, output: 0 })));
-  const batcher = new RowBatcher(ctx.ops, capacity, capacity);
-  try {
-    for (const batch of batchesInOrder(rows, capacity, capacity)) {
-      const loaded = batcher.load(rows, batch);
-      runParent(ctx, backbone, loaded, (layer, x, y) => {
-        students[layer]!.forEach((student, i) => {
-          student.measure(ctx, x, y, loaded.rows, sums[layer]![i]!);
-        });
-      });
-    }
-  } finally {
-    batcher.free();
-  }
-  students.flat().forEach((student) => {
-    const { error, target, output } = sums[student.layer]![students[student.layer]!.indexOf(student)]!;
-    const { params } = student.mixer;
-    const gain = (output + target - error) / 2 / output;
-    if (gain > 0) params.write(NORM, params.read(NORM).fill(gain));
+  const sums = sumErrors(ctx, backbone, students, rows, capacity);
+  students.forEach((ofLayer, layer) => {
+    ofLayer.forEach(({ mixer: { params } }, i) => {
+      const { error, target, output } = sums[layer]![i]!;
+      const gain = (output + target - error) / 2 / output;
+      if (gain > 0) params.write(NORM, params.read(NORM).fill(gain));
+    });
   });
 }
 

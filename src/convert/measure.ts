@@ -6,7 +6,7 @@ import type { RowSet } from "../data/rows.ts";
 import { batchesInOrder, RowBatcher, runParent } from "./parent.ts";
 import type { ErrorSums, Student } from "./student.ts";
 
-/** One value per student, in the order of `students[layer]`. */
+/** Unexplained variance, one value per student, in the order of `students[layer]`. */
 export function measureUnexplained(
   ctx: Context,
   backbone: Backbone,
@@ -14,6 +14,18 @@ export function measureUnexplained(
   rows: RowSet,
   capacity: number,
 ): number[][] {
+  const sums = sumErrors(ctx, backbone, students, rows, capacity);
+  return sums.map((ofLayer) => ofLayer.map(({ error, target }) => error / target));
+}
+
+/** The error sums of every student over the rows, from one pass of the parent in batches of about `capacity` ids. */
+export function sumErrors(
+  ctx: Context,
+  backbone: Backbone,
+  students: readonly (readonly Student[])[],
+  rows: RowSet,
+  capacity: number,
+): ErrorSums[][] {
   const sums: ErrorSums[][] = students.map((ofLayer) => ofLayer.map(() => ({ error: 0, target: 0, output: 0 })));
   const batches = batchesInOrder(rows, capacity, capacity);
   const largest = Math.max(...batches.map((batch) => batch.reduce((n, row) => n + lengthOf(rows, row), 0)));
@@ -30,7 +42,7 @@ export function measureUnexplained(
   } finally {
     batcher.free();
   }
-  return sums.map((ofLayer) => ofLayer.map(({ error, target }) => error / target));
+  return sums;
 }
 
 function lengthOf(rows: RowSet, row: number): number {

@@ -6,7 +6,7 @@ import type { Variant } from "../../models/attention/mixer.ts";
 import type { LoadedModel } from "../../models/model.ts";
 import { readPoolInfo, savePool } from "../../models/pool.ts";
 import { CheckpointError } from "../errors.ts";
-import type { RunSettings } from "../train/checkpoint.ts";
+import { type RunSettings, settingsDifference } from "../train/checkpoint.ts";
 import type { Student } from "./student.ts";
 
 /** Held-out error of all layers and variants after a number of steps. */
@@ -61,15 +61,13 @@ export function finishedPool(folder: string, settings: RunSettings): PoolSummary
   if (!existsSync(join(folder, "pool.json"))) return null;
   const { shape, details } = readPoolInfo(folder);
   const stored = details as unknown as PoolDetails;
-  const now = JSON.parse(JSON.stringify(settings)) as RunSettings;
-  for (const key of Object.keys({ ...now, ...stored.recipe })) {
-    const [was, is] = [JSON.stringify(stored.recipe?.[key]), JSON.stringify(now[key])];
-    if (was !== is) {
-      throw new CheckpointError(
-        `Cannot convert into "${folder}": it holds a pool whose ${key} is ${was}, now it is ${is}; ` +
-          "use --restart to replace it or another --out",
-      );
-    }
+  const difference = settingsDifference(stored.recipe ?? {}, settings);
+  if (difference !== null) {
+    const { key, before, now } = difference;
+    throw new CheckpointError(
+      `Cannot convert into "${folder}": it holds a pool whose ${key} is ${before}, now it is ${now}; ` +
+        "use --restart to replace it or another --out",
+    );
   }
   return { ...stored, variant: shape.variant, folder };
 }

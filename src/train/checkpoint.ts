@@ -99,16 +99,22 @@ function checkpointFiles(folder: string): string[] {
 }
 
 function checkSettings(path: string, stored: string | undefined, settings: RunSettings): void {
-  const before = JSON.parse(stored ?? "{}") as RunSettings;
-  const now = JSON.parse(JSON.stringify(settings)) as RunSettings;
-  for (const key of new Set([...Object.keys(before), ...Object.keys(now)])) {
-    const [was, is] = [JSON.stringify(before[key]), JSON.stringify(now[key])];
-    if (was !== is) {
-      throw new CheckpointError(
-        `Cannot resume from "${path}": ${key} was ${was}, now it is ${is}; start over with --restart or another --out`,
-      );
-    }
+  const difference = settingsDifference(JSON.parse(stored ?? "{}") as RunSettings, settings);
+  if (difference === null) return;
+  const { key, before, now } = difference;
+  throw new CheckpointError(
+    `Cannot resume from "${path}": ${key} was ${before}, now it is ${now}; start over with --restart or another --out`,
+  );
+}
+
+/** The first setting in which a stored run and this one differ, as JSON; null where they agree. */
+export function settingsDifference(stored: RunSettings, current: RunSettings) {
+  const settled = JSON.parse(JSON.stringify(current)) as RunSettings;
+  for (const key of new Set([...Object.keys(stored), ...Object.keys(settled)])) {
+    const [before, now] = [JSON.stringify(stored[key]), JSON.stringify(settled[key])];
+    if (before !== now) return { key, before, now };
   }
+  return null;
 }
 
 function restoreTensors(ops: Ops, file: SafetensorsFile, tensors: ReadonlyMap<string, Tensor>): void {

@@ -1,11 +1,15 @@
-// How a training or search loop tells its caller where it is. A job reporter is one; knows nothing of jobs.
+// How long work tells its caller where it is. Knows neither terminals nor jobs; both are receivers.
+
+/** Values that travel with progress and events; must survive JSON. */
+export type ReportData = Readonly<Record<string, unknown>>;
 
 /** Called often; the receiver decides what is worth showing or storing. */
 export interface Progress {
-  /** `done` of `total` units are finished; `data` are the latest figures, JSON values. */
-  progress(done: number, total: number, unit: string, data?: Readonly<Record<string, unknown>>): void;
-  event(kind: string, data?: Readonly<Record<string, unknown>>): void;
-  /** Whether to stop at the next safe point. */
+  /** `done` of `total` units are finished (`unit` in the plural); `data` are the latest figures, { round: 2 }. */
+  progress(done: number, total: number, unit: string, data?: ReportData): void;
+  /** Something worth keeping happened, e.g. event("round", { layer: 3, score: 0.71 }). */
+  event(kind: string, data?: ReportData): void;
+  /** Whether to stop at the next safe point. Cheap enough for every step. */
   cancelled(): boolean;
 }
 
