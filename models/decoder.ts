@@ -1,68 +1,21 @@
 // The decoder block that Llama, Qwen2 and Qwen3 have in common, serving form: rms norms, gated MLP, final norm, head.
 //   h = x + Attn(rms(x; input_layernorm));  y = h + Wdown( silu(Wgate n) ⊙ Wup n ),  n = rms(h; post_attention_layernorm)
-// What differs, the attention, is the families' own.
+// What differs between the families is decoder_family.ts and their own files.
 import { CheckpointError } from "../src/errors.ts";
 import type { Ops, PackedLinear } from "../src/ops/ops.ts";
 import type { Tensor } from "../src/tensor/tensor.ts";
 import { bytesOf } from "../src/tensor/tensor.ts";
-import type { FullAttention } from "./attention/full.ts";
+import { FullAttention } from "./attention/full.ts";
 import type { Context } from "./attention/mixer.ts";
 import type { ModelConfig } from "./config.ts";
-import type { BackboneConfig } from "./family.ts";
 import { Linear } from "./linear.ts";
 import type { Backbone } from "./model.ts";
-import type { ParameterSpec } from "./parameters.ts";
 import { createRopeTable } from "./rope.ts";
 import type { WeightLoader } from "./weights.ts";
 
 /** Prefix of a layer's tensors. */
 export function decoderLayerPrefix(layer: number): string {
   return `model.layers.${layer}.`;
-}
-
-/** Tensors before the layers. */
-export function decoderFirstTensors({ vocabSize: V, hiddenSize: C }: BackboneConfig): ParameterSpec[] {
-  return [{ name: "model.embed_tokens.weight", shape: [V, C] }];
-}
-
-/** Tensors of one layer but its token mixer. */
-export function decoderLayerTensors({ hiddenSize: C, intermediateSize: F, mlpBias }: BackboneConfig): ParameterSpec[] {
-  const linear = (name: string, out: number, inputs: number): ParameterSpec[] => [
-    { name: `mlp.${name}.weight`, shape: [out, inputs] },
-    ...(mlpBias ? [{ name: `mlp.${name}.bias`, shape: [out] }] : []),
-  ];
-  return [
-    { name: "input_layernorm.weight", shape: [C] },
-    { name: "post_attention_layernorm.weight", shape: [C] },
-    ...linear("gate_proj", F, C),
-    ...linear("up_proj", F, C),
-    ...linear("down_proj", C, F),
-  ];
-}
-
-/** Tensors after the layers. */
-export function decoderLastTensors({
-  vocabSize: V,
-  hiddenSize: C,
-  tieWordEmbeddings,
-}: BackboneConfig): ParameterSpec[] {
-  const head = { name: "lm_head.weight", shape: [V, C] };
-  return [{ name: "model.norm.weight", shape: [C] }, ...(tieWordEmbeddings ? [] : [head])];
-}
-
-/** Tensors of q, k, v, o with the family's biases. */
-export function attentionProjections(config: BackboneConfig): ParameterSpec[] {
-  const { hiddenSize: C, numHeads, numKvHeads, headDim, qkvBias, oBias } = config;
-  const linear = (name: string, out: number, inputs: number, bias: boolean): ParameterSpec[] => [
-    { name: `${name}.weight`, shape: [out, inputs] },
-    ...(bias ? [{ name: `${name}.bias`, shape: [out] }] : []),
-  ];
-  return [
-    ...linear("q_proj", numHeads * headDim, C, qkvBias),
-    ...linear("k_proj", numKvHeads * headDim, C, qkvBias),
-    ...linear("v_proj", numKvHeads * headDim, C, qkvBias),
-    ...linear("o_proj", C, numHeads * headDim, oBias),
-  ];
 }
 
 interface Layer {
@@ -75,9 +28,22 @@ interface Layer {
   readonly down: Linear;
 }
 
-/** Builds the attention of one layer from its tensors. */
-export type AttentionLoader = (weights: WeightLoader, config: ModelConfig, ropeTable: Tensor) => FullAttention;
+/** The attention of one layer from its tensors. */
+function loadAttention(weights: WeightLoader, config: ModelConfig, ropeTable: Tensor): FullAttention {
+  const sizes = { numQueryHeads: config.numHeads, numKvHeads: config.numKvHeads, headDim: config.headDim };
+  return new FullAttention(weights.ops, sizes, {
+    q: weights.linear("q_proj"),
+    k: weights.linear("k_proj"),
+    v: weights.linear("v_proj"),
+    o: weights.linear("o_proj"),
+    headNorms: config.qkNorm
+      ? { q: weights.vector("q_norm.weight"), k: weights.vector("k_norm.weight"), eps: config.normEps }
+      : null,
+    ropeTable,
+  });
+}
 
+/** Serving form of the whole model but its linear token mixers. */
 export class Decoder implements Backbone {
   readonly config: ModelConfig;
   readonly #ops: Ops;
@@ -88,7 +54,7 @@ export class Decoder implements Backbone {
   readonly #norm: Tensor;
   readonly #head: Linear;
 
-  constructor(weights: WeightLoader, config: ModelConfig, attention: AttentionLoader) {
+  constructor(weights: WeightLoader, config: ModelConfig) {
     this.config = config;
     this.#ops = weights.ops;
     this.#ropeTable = createRopeTable(weights.ops, config.rope!, config.headDim, config.maxPositions);
@@ -100,7 +66,7 @@ export class Decoder implements Backbone {
       const layer = weights.scope(decoderLayerPrefix(i));
       return {
         inputNorm: layer.vector("input_layernorm.weight"),
-        attention: linear ? null : attention(layer.scope("self_attn."), config, this.#ropeTable),
+        attention: linear ? null : loadAttention(layer.scope("self_attn."), config, this.#ropeTable),
         postNorm: layer.vector("post_attention_layernorm.weight"),
         gate: layer.linear("mlp.gate_proj"),
         up: layer.linear("mlp.up_proj"),

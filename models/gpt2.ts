@@ -194,6 +194,7 @@ export function loadGpt2Attention(
   return new FullAttention(weights.ops, sizes, { q, k, v, o, headNorms: null, ropeTable: null });
 }
 
+/** GPT-2. */
 export const gpt2: Family = {
   modelType: "gpt2",
   causalClass: "GPT2LMHeadModel",
@@ -218,5 +219,5 @@ export const gpt2: Family = {
   canonicalName: (name) => (/^(transformer|lm_head)\./.test(name) ? name : `transformer.${name}`),
   isBuffer: (name) => /\.attn\.(bias|masked_bias)$/.test(name),
   load: (weights, config) => new Gpt2(weights, config),
-  trainable: (ops, params, config) => new TrainableGpt2(ops, params, config),
+  trainable: (_ops, params, config) => new TrainableGpt2(params, config),
 };

@@ -42,6 +42,7 @@ interface SavedDecoder extends ModelSaved {
   readonly normed: Tensor;
 }
 
+/** Training form of the whole model, linear token mixers included. */
 export class TrainableDecoder implements TrainableModel {
   readonly config: ModelConfig;
   readonly params: ParameterSet;

@@ -1,5 +1,4 @@
 // GPT-2, training form: every parameter has a gradient. The serving form, with the formulas, is gpt2.ts.
-import type { Ops } from "../src/ops/ops.ts";
 import type { Tensor } from "../src/tensor/tensor.ts";
 import type { Context, RaggedRows, Saved, TrainableMixer } from "./attention/mixer.ts";
 import type { ModelConfig } from "./config.ts";
@@ -39,6 +38,7 @@ interface SavedGpt2 extends ModelSaved {
   readonly normed: Tensor;
 }
 
+/** Training form of GPT-2, linear token mixers included. */
 export class TrainableGpt2 implements TrainableModel {
   readonly config: ModelConfig;
   readonly params: ParameterSet;
@@ -49,7 +49,7 @@ export class TrainableGpt2 implements TrainableModel {
   readonly #head: Parameter;
 
   /** Owns `params`. */
-  constructor(_ops: Ops, params: ParameterSet, config: ModelConfig) {
+  constructor(params: ParameterSet, config: ModelConfig) {
     const pair = (name: string): Pair => ({
       weight: parameter(params, `${name}.weight`),
       bias: parameter(params, `${name}.bias`),

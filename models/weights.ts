@@ -46,7 +46,12 @@ export class WeightLoader {
 
   /** A matrix [out, in] packed. */
   packed(name: string): PackedLinear {
-    return this.#withMatrix(name, (matrix) => this.ops.linearPack(matrix));
+    const matrix = this.#matrix(name);
+    try {
+      return this.ops.linearPack(matrix);
+    } finally {
+      this.ops.free(matrix);
+    }
   }
 
   /** GPT-2's Conv1D, stored [in, out], as `parts` layers that share its input: equal parts of its columns. */
@@ -68,8 +73,7 @@ export class WeightLoader {
 
   /** A table [rows, columns], not packed, in the wanted dtype. */
   table(name: string): Tensor {
-    const { tensor } = this.#matrix(name);
-    return tensor;
+    return this.#matrix(name);
   }
 
   /** Any tensor in float32: norms, biases, convolutions. */
@@ -96,22 +100,13 @@ export class WeightLoader {
     return stored === "bf16" ? "bf16" : "f32";
   }
 
-  #withMatrix<T>(name: string, use: (matrix: Tensor) => T): T {
-    const { tensor } = this.#matrix(name);
-    try {
-      return use(tensor);
-    } finally {
-      this.ops.free(tensor);
-    }
-  }
-
   /** A stored matrix on the device in its target dtype. */
-  #matrix(name: string): { tensor: Tensor } {
+  #matrix(name: string): Tensor {
     const stored = this.#stored(name);
     const raw = this.ops.empty(stored.shape, stored.device);
     try {
       this.#stream(this.#prefix + name, raw);
-      return { tensor: this.#converted(raw) };
+      return this.#converted(raw);
     } catch (error) {
       this.ops.free(raw);
       throw error;
