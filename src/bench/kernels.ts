@@ -2,8 +2,8 @@
 // registers for the others. Every case is compared with the reference before it is timed. Prints nothing.
 import { KernelError } from "../errors.ts";
 import type { Ops, PackedLinear } from "../ops/ops.ts";
-import { dtypeCode } from "../tensor/dtype.ts";
 import { rows, type Tensor } from "../tensor/tensor.ts";
+import { peakFlops } from "./machine.ts";
 import { interleave } from "./measure.ts";
 
 export type WeightType = "f32" | "bf16";
@@ -186,15 +186,6 @@ function figure(
     limit: timing.limit,
     share: (bound === "read" ? bytesPerSecond : flopsPerSecond) / timing.limit,
   };
-}
-
-/** FLOP/s of this dtype's unit; bfloat16 without one runs on the float32 unit. */
-function peakFlops(ops: Ops, dtype: WeightType, length: number): number {
-  const burst = Math.min(Math.max(length, 2e-3), 1);
-  return (
-    (dtype === "bf16" && ops.symbols.graft_bench_flops(dtypeCode("bf16"), burst)) ||
-    ops.symbols.graft_bench_flops(dtypeCode("f32"), burst)
-  );
 }
 
 function checked(one: KernelCase, actual: Float32Array, expected: Float32Array): number {

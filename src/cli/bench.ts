@@ -1,6 +1,8 @@
 // graft bench: measurements of this machine. Each has its own file and flags; this one finds it by name.
 
+import { benchDecodeCommand } from "./bench_decode.ts";
 import { benchKernelsCommand } from "./bench_kernels.ts";
+import { benchPrefillCommand } from "./bench_prefill.ts";
 import type { Command } from "./command.ts";
 import { type CommandSpec, helpText, UsageError } from "./config.ts";
 import { suggestion } from "./suggest.ts";
@@ -8,6 +10,8 @@ import { suggestion } from "./suggest.ts";
 /** Measurement by name. */
 const benches: Readonly<Record<string, Command>> = {
   kernels: benchKernelsCommand,
+  decode: benchDecodeCommand,
+  prefill: benchPrefillCommand,
 };
 
 const spec: CommandSpec = {

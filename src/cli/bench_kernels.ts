@@ -1,11 +1,11 @@
 // graft bench kernels: speed of the dense kernels beside the machine's limits. The measuring is in src/bench.
 
-import { existsSync, readFileSync } from "node:fs";
 import { benchKernel, caseName, type KernelFigure, kernelCases } from "../bench/kernels.ts";
-import { isaNames } from "../ops/library.ts";
+import { lastLevelCacheBytes } from "../bench/machine.ts";
 import { Ops } from "../ops/ops.ts";
 import { defineCommand } from "./command.ts";
-import { JSON_FLAG, THREADS_FLAG, UsageError } from "./config.ts";
+import { JSON_FLAG, UsageError } from "./config.ts";
+import { KERNEL_FLAGS, kernelOptions } from "./kernel_flags.ts";
 import { type Column, formatTable } from "./table.ts";
 import { formatBytes } from "./terminal.ts";
 
@@ -35,8 +35,7 @@ export const benchKernelsCommand = defineCommand(
         env: false,
       },
       seconds: { type: "number", min: 0.01, max: 60, default: 0.5, help: "time per case", env: false },
-      isa: { type: "string", choices: ["auto", ...isaNames.slice(1)], default: "auto", help: "instruction set" },
-      threads: THREADS_FLAG,
+      ...KERNEL_FLAGS,
       json: JSON_FLAG,
     },
     details: `Each case is compared with the reference kernels before it is timed. Kernel and limit take turns, and SHARE is best
@@ -48,8 +47,8 @@ over more memory than the caches hold.`,
     const cases = kernelCases.filter((one) => caseName(one).includes(flags.filter ?? ""));
     if (cases.length === 0) throw new UsageError(`Invalid value for --filter: no case contains "${flags.filter}"`);
     const [ops, reference] = [
-      await Ops.load({ isa: flags.isa, threads: flags.threads ?? 0 }),
-      await Ops.load({ isa: "reference" }),
+      await Ops.load(kernelOptions(flags)),
+      await Ops.load({ ...kernelOptions(flags), isa: "reference" }),
     ];
     const cache = lastLevelCacheBytes();
     const options = { seconds: flags.seconds, uncachedBytes: 4 * cache };
@@ -69,11 +68,4 @@ over more memory than the caches hold.`,
 
 function formatMicroseconds(seconds: number): string {
   return `${(seconds * 1e6).toFixed(seconds < 1e-4 ? 2 : 0)} µs`;
-}
-
-/** Size of the largest cache as the kernel lists it; 32 MiB where it does not. */
-function lastLevelCacheBytes(): number {
-  const sizes = [3, 2].map((level) => `/sys/devices/system/cpu/cpu0/cache/index${level}/size`).filter(existsSync);
-  const match = sizes.length === 0 ? null : /^(\d+)K/.exec(readFileSync(sizes[0]!, "utf8"));
-  return match === null ? 32 << 20 : Number(match[1]) * 1024;
 }

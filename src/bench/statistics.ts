@@ -1,0 +1,21 @@
+// Means and spreads of a few samples. Knows nothing of what was sampled.
+
+export interface Spread {
+  readonly mean: number;
+  /** Sample standard deviation; 0 for a single sample. */
+  readonly deviation: number;
+  readonly best: number;
+}
+
+/** @param rates at least one; the highest is the best */
+export function spreadOf(rates: readonly number[]): Spread {
+  const mean = rates.reduce((a, b) => a + b, 0) / rates.length;
+  const squares = rates.reduce((sum, rate) => sum + (rate - mean) ** 2, 0);
+  return { mean, deviation: Math.sqrt(squares / Math.max(1, rates.length - 1)), best: Math.max(...rates) };
+}
+
+/** The smallest sample that at least the share `p` of all samples do not exceed. */
+export function percentile(samples: readonly number[], p: number): number {
+  const sorted = [...samples].sort((a, b) => a - b);
+  return sorted[Math.max(0, Math.ceil(p * sorted.length) - 1)]!;
+}
