@@ -25,7 +25,7 @@ export interface DecodeFigure {
   /** Over the repeats; tokens of all sequences. */
   readonly tokensPerSecond: Spread;
   readonly stepSeconds: { readonly p50: number; readonly p99: number };
-  /** Bytes of weights, KV and states (read and written) that a step moves, over the time of the best repeat. */
+  /** Bytes of weights, KV and states (read and written) that a step moves, over the time of the fastest step. */
   readonly bytesPerSecond: number;
   /** bytes/s of a plain streaming read, measured between the repeats. */
   readonly limit: number;
@@ -58,17 +58,17 @@ export function measureDecode(subject: Subject, one: DecodeCase, read: Streaming
     for (let i = 0; i < WARM_UP_STEPS; i++) run.timedStep();
     const rates: number[] = [];
     const times: number[] = [];
-    let [bytesPerSecond, limit] = [0, read.measure(LIMIT_SECONDS)];
+    let [bytesPerSecond, limit] = [0, 0];
     for (let r = 0; r < repeats; r++) {
       const from = run.numTokens;
       const steps = Array.from({ length: tokens }, () => run.timedStep());
       const seconds = steps.reduce((a, b) => a + b, 0);
-      const bytes =
-        costs.readBytes + 2 * batch * costs.stateBytes + costs.kvBytesPerToken * ((from + run.numTokens) / 2);
+      const kvBytes = costs.kvBytesPerToken * ((from + run.numTokens) / 2);
+      const bytes = costs.readBytes + kvBytes + 2 * batch * costs.stateBytes;
       rates.push((batch * tokens) / seconds);
       times.push(...steps);
-      bytesPerSecond = Math.max(bytesPerSecond, (bytes * tokens) / seconds);
-      limit = Math.max(limit, read.measure(LIMIT_SECONDS));
+      bytesPerSecond = Math.max(bytesPerSecond, bytes / Math.min(...steps));
+      limit = Math.max(limit, read.measure(LIMIT_SECONDS, bytes));
     }
     const lastContext = run.longest;
     const numChecked = run.finish();

@@ -32,7 +32,7 @@ export const benchDecodeCommand = defineCommand(
     },
     details: `MODEL is a folder or a registered name, with :HYBRID or without. The prompts are computed first and three steps warm
 up; the first token counts as prefill. Repeats go on in the same sequences. GB/s counts weights, KV and states (read and
-written) of the best repeat; the streaming read takes turns with the repeats. Every figure stands only after a forward pass
+written) over the fastest step, the limit is the fastest streaming read of as many bytes between the repeats. Every figure stands only after a forward pass
 over prompt and answer has found the same tokens. Weights are read from memory in every step unless a cache holds them all.`,
     examples: [
       "graft bench decode --shape qwen2.5-0.5b --contexts 512,2048",
