@@ -1,5 +1,7 @@
 // A pool: one linear counterpart per layer of a backbone, all of one variant and shape. On disk a directory with pool.json
 // and linear.safetensors (tensors `linear.{i}.<name>`). Knows nothing of how the weights were trained.
+import { createHash } from "node:crypto";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { writeJson } from "../src/checkpoint/directory.ts";
 import { ConfigFields, type JsonObject, readJsonObject } from "../src/checkpoint/hf_config.ts";
@@ -21,6 +23,8 @@ const DESCRIPTION = "pool.json";
 /** Tensors of a pool. */
 export const POOL_WEIGHTS = "linear.safetensors";
 const VERSION = 1;
+/** Of each tensor's first bytes pool.json keeps a hash: training changes them all. */
+const SAMPLE_BYTES = 256;
 
 /** What pool.json says. */
 export interface PoolInfo {
@@ -30,6 +34,12 @@ export interface PoolInfo {
   readonly backbone: string;
   /** Free for the maker: errors per layer, recipe, tokens. */
   readonly details: JsonObject;
+}
+
+/** What pool.json says once it is written. */
+export interface StoredPoolInfo extends PoolInfo {
+  /** Hash over the beginnings of the weights; null in a pool of an earlier version. */
+  readonly sample: string | null;
 }
 
 /** Tensors of all layers of a pool. */
@@ -45,13 +55,16 @@ export function poolTensors({ shape, numLayers }: Pick<PoolInfo, "shape" | "numL
  * @throws CheckpointError if the disk refuses; an earlier pool there survives.
  */
 export function savePool(directory: string, info: PoolInfo, values: (name: string) => Float32Array): void {
+  const sample = createHash("sha256");
   const tensors = poolTensors(info).map(({ name, shape }) => ({
     name,
     shape,
     dtype: "F32" as const,
     bytes: () => {
       const array = values(name);
-      return new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
+      const bytes = new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
+      sample.update(bytes.subarray(0, SAMPLE_BYTES));
+      return bytes;
     },
   }));
   writeSafetensors(join(directory, POOL_WEIGHTS), tensors, { backbone: info.backbone });
@@ -63,11 +76,12 @@ export function savePool(directory: string, info: PoolInfo, values: (name: strin
     hidden_size: info.shape.hiddenSize,
     shape: linearKeys(info.shape),
     details: info.details,
+    weights_sample: sample.digest("hex"),
   });
 }
 
 /** @throws CheckpointError naming the field that cannot be used. */
-export function readPoolInfo(directory: string): PoolInfo {
+export function readPoolInfo(directory: string): StoredPoolInfo {
   const path = join(directory, DESCRIPTION);
   const raw = readJsonObject(path);
   if (raw.format !== "graft_pool" || raw.version !== VERSION || typeof raw.backbone !== "string") {
@@ -82,6 +96,7 @@ export function readPoolInfo(directory: string): PoolInfo {
       numLayers: fields.integer("num_layers", LAYERS),
       backbone: raw.backbone,
       details: fields.object("details")?.values ?? {},
+      sample: typeof raw.weights_sample === "string" ? raw.weights_sample : null,
     };
   } catch (cause) {
     if (!(cause instanceof CheckpointError)) throw cause;
@@ -89,12 +104,42 @@ export function readPoolInfo(directory: string): PoolInfo {
   }
 }
 
+/** Whether weights and description of a pool are of the same conversion. @throws CheckpointError where one is damaged */
+export function isWholePool(directory: string): boolean {
+  if (!existsSync(join(directory, POOL_WEIGHTS))) return false;
+  const info = readPoolInfo(directory);
+  const file = new SafetensorsFile(join(directory, POOL_WEIGHTS));
+  try {
+    return belongTogether(info, verifyTensors(file, poolTensors(info)));
+  } finally {
+    file.close();
+  }
+}
+
+/** Killed while it replaces a pool, a process may leave new weights beside the old description, which knows other ones. */
+function belongTogether(info: StoredPoolInfo, tensors: TensorReader): boolean {
+  if (info.sample === null) return true;
+  const sample = createHash("sha256");
+  for (const { name, shape } of poolTensors(info)) {
+    const head = new Uint8Array(Math.min(SAMPLE_BYTES, shape.reduce((bytes, size) => bytes * size, 4)));
+    tensors.readInto(name, 0, head);
+    sample.update(head);
+  }
+  return sample.digest("hex") === info.sample;
+}
+
 /** Runs `use` with the description and the checked tensors of a pool; closes the file afterwards. */
 export function withPool<T>(directory: string, use: (info: PoolInfo, tensors: TensorReader) => T): T {
   const info = readPoolInfo(directory);
   const file = new SafetensorsFile(join(directory, POOL_WEIGHTS));
   try {
-    return use(info, verifyTensors(file, poolTensors(info)));
+    const tensors = verifyTensors(file, poolTensors(info));
+    if (!belongTogether(info, tensors)) {
+      throw new CheckpointError(
+        `Cannot use pool "${directory}": ${POOL_WEIGHTS} and ${DESCRIPTION} are of different conversions; convert again`,
+      );
+    }
+    return use(info, tensors);
   } finally {
     file.close();
   }

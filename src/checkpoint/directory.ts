@@ -1,6 +1,6 @@
 // Writing a whole directory so that it appears complete or not at all: a temporary neighbour, flushed, then renamed.
 // Also the sharded writer of weight files. Knows no architecture.
-import { copyFileSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { CheckpointError, RequestError } from "../errors.ts";
 import { flush, replaceFile } from "../store/files.ts";
@@ -22,15 +22,24 @@ const COMPANIONS = [
 
 const DEFAULT_SHARD_BYTES = 5_000_000_000;
 
+/** @throws RequestError unless a directory may be written to `target`: it does not exist or is an empty one */
+export function requireFree(target: string): void {
+  const present = statSync(target, { throwIfNoEntry: false });
+  if (present !== undefined && !present.isDirectory()) {
+    throw new RequestError("already_exists", `Cannot write the folder "${target}": a file is in the way`);
+  }
+  if (present !== undefined && readdirSync(target).length > 0) {
+    throw new RequestError("already_exists", `Cannot write "${target}": it exists and is not empty`);
+  }
+}
+
 /**
  * Calls `fill` with an empty directory and moves it to `target` when it is complete.
  * @throws RequestError if `target` exists and is not an empty directory; CheckpointError if writing fails (nothing stays).
  */
 export function writeDirectory(target: string, fill: (directory: string) => void): void {
   const path = resolve(target);
-  if (existsSync(path) && readdirSync(path).length > 0) {
-    throw new RequestError("already_exists", `Cannot write "${target}": it exists and is not empty`);
-  }
+  requireFree(target);
   const temporary = join(dirname(path), `.${basename(path)}.${process.pid}.tmp`);
   rmSync(temporary, { recursive: true, force: true });
   try {

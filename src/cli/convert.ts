@@ -13,7 +13,8 @@ import { JobCancelled } from "../jobs/reporter.ts";
 import { Ops } from "../ops/ops.ts";
 import { Tokenizer } from "../text/tokenizer.ts";
 import { defineCommand } from "./command.ts";
-import { DATA_DIR_FLAG, type Flags, JOB_FLAG, JSON_FLAG, type ParsedArgs, THREADS_FLAG, UsageError } from "./config.ts";
+import { DATA_DIR_FLAG, type Flags, JOB_FLAG, JSON_FLAG, type ParsedArgs, UsageError } from "./config.ts";
+import { KERNEL_FLAGS, kernelOptions } from "./kernel_flags.ts";
 import { registerModel, resolveModel } from "./model_argument.ts";
 import { runReported, type WorkContext } from "./reported.ts";
 import { formatTable } from "./table.ts";
@@ -55,7 +56,7 @@ const FLAGS = {
   seed: { type: "integer", min: 0, help: "of new weights and the order of rows", default: 1 },
   "checkpoint-every": { type: "number", min: 0.01, value: "SECONDS", help: "time between checkpoints", default: 60 },
   restart: { type: "boolean", help: "forget an earlier run with the same output" },
-  threads: THREADS_FLAG,
+  ...KERNEL_FLAGS,
   "data-dir": DATA_DIR_FLAG,
   json: JSON_FLAG,
   job: JOB_FLAG,
@@ -89,7 +90,13 @@ same command and ends with the same weights.`,
   async ({ flags, positionals }: ParsedArgs<typeof FLAGS>) => {
     const [model] = positionals;
     const { out, ...rest } = flags;
-    const identity = { ...rest, model: resolve(model!), out: out === undefined ? null : resolve(out), job: undefined };
+    const identity = {
+      ...rest,
+      model: resolve(model!),
+      out: out === undefined ? null : resolve(out),
+      job: undefined,
+      "lib-dir": undefined,
+    };
     const report = await runReported(
       {
         kind: "convert",
@@ -108,7 +115,7 @@ same command and ends with the same weights.`,
 
 async function run(context: WorkContext, argument: string, flags: ConvertFlags): Promise<Report> {
   const { store, reporter } = context;
-  const ops = await Ops.load(flags.threads === undefined ? {} : { threads: flags.threads });
+  const ops = await Ops.load(kernelOptions(flags));
   const target = resolveModel(store, argument);
   const model = loadModel(ops, target.path);
   try {

@@ -9,9 +9,10 @@ import type { HybridRecord } from "../store/hybrids.ts";
 import { BUNDLED_NAME, bundledTasks, extractBundledModel } from "./bundled_model.ts";
 import type { Command } from "./command.ts";
 import { defineCommand } from "./command.ts";
-import { DATA_DIR_FLAG, type Flags, THREADS_FLAG } from "./config.ts";
+import { DATA_DIR_FLAG, type Flags } from "./config.ts";
 import { convertCommand } from "./convert.ts";
 import { streamCompletion } from "./demo_client.ts";
+import { KERNEL_FLAGS, kernelOptions, kernelWords } from "./kernel_flags.ts";
 import { searchCommand } from "./search.ts";
 import { untilStopped } from "./serve.ts";
 import { formatTable } from "./table.ts";
@@ -27,7 +28,7 @@ const flags = {
   variant: { type: "string", choices: ["gla", "gdn", "jet"], help: "kind of linear layer", default: "gdn" },
   tokens: { type: "string", value: "COUNT", help: "tokens to distil on", default: "600k" },
   port: { type: "integer", min: 0, max: 65535, help: "port, 0 for any free one", default: 0 },
-  threads: THREADS_FLAG,
+  ...KERNEL_FLAGS,
   "data-dir": DATA_DIR_FLAG,
 } as const;
 
@@ -51,15 +52,16 @@ finished in the same data folder is not done again, unless --fresh.`,
       const corpus = join(store.dir.root, "models", `text-${CORPUS.seed}-${CORPUS.documents}.jsonl`);
       if (!existsSync(corpus)) writeText(corpus, CORPUS.seed, CORPUS.documents);
       const dir = ["--data-dir", store.dir.root];
-      const threads = flags.threads === undefined ? [] : ["--threads", String(flags.threads)];
+      const given = flags.threads === undefined ? [] : ["--threads", String(flags.threads)];
+      const kernels = [...given, ...kernelWords(flags)];
       const fresh = flags.fresh ? ["--restart"] : [];
       const convert = [model, "--variant", flags.variant, "--data", corpus, "--tokens", flags.tokens, ...fresh];
-      await type("convert", convertCommand, [...convert, ...threads, ...dir]);
+      await type("convert", convertCommand, [...convert, ...kernels, ...dir]);
       for (const task of bundledTasks) {
         const part = (name: string) => join(folder, "tasks", task, `${name}.jsonl`);
         const search = [model, "--name", task, "--variant", flags.variant, "--task", part("search")];
         const rule = ["--report", part("report"), "--max-drop", "0.05"];
-        await type("search", searchCommand, [...search, ...rule, ...threads, ...dir]);
+        await type("search", searchCommand, [...search, ...rule, ...kernels, ...dir]);
       }
       return await serve(store, model, flags);
     } finally {
@@ -92,7 +94,7 @@ async function serve(store: Store, model: string, given: DemoFlags): Promise<num
     backbone: model,
     engine: {
       modelDir: store.models.get(model)!.path,
-      ...(given.threads === undefined ? {} : { threads: given.threads }),
+      ...kernelOptions(given),
     },
     host: "127.0.0.1",
     port: given.port,
@@ -100,6 +102,7 @@ async function serve(store: Store, model: string, given: DemoFlags): Promise<num
     allowedHosts: [],
     maxBodyBytes: 64 * 2 ** 20,
     maxJobs: 16,
+    jobFlags: kernelWords(given),
     version: VERSION,
     log,
   });

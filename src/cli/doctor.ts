@@ -1,10 +1,10 @@
 // graft doctor: what graft finds on this machine, and whether it can work here. The looking is in src/selftest.
 
-import { isaNames } from "../ops/library.ts";
 import { examine, type Finding } from "../selftest/doctor.ts";
 import { dataDir } from "../store/data_dir.ts";
 import { defineCommand } from "./command.ts";
 import { DATA_DIR_FLAG, JSON_FLAG } from "./config.ts";
+import { KERNEL_FLAGS, kernelOptions } from "./kernel_flags.ts";
 import { type Column, formatTable } from "./table.ts";
 import { VERSION } from "./version.ts";
 
@@ -20,7 +20,7 @@ export const doctorCommand = defineCommand(
     summary: "Shows what graft finds on this machine and whether it can work here",
     positionals: [],
     flags: {
-      isa: { type: "string", choices: ["auto", ...isaNames], default: "auto", help: "instruction set to try" },
+      ...KERNEL_FLAGS,
       "data-dir": DATA_DIR_FLAG,
       json: JSON_FLAG,
     },
@@ -29,7 +29,7 @@ export const doctorCommand = defineCommand(
   },
   async ({ flags }) => {
     const { root } = dataDir(flags["data-dir"]);
-    const findings = await examine({ version: VERSION, dataDir: root, isa: flags.isa });
+    const findings = await examine({ version: VERSION, dataDir: root, kernels: kernelOptions(flags) });
     const healthy = findings.every((finding) => finding.state !== "problem");
     process.stdout.write(
       flags.json

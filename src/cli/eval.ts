@@ -1,6 +1,6 @@
 // graft eval: scores of a model or hybrid on task files, perplexity on texts. Scoring is in src/eval.
 import { createHash } from "node:crypto";
-import { readFileSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
 import { resolve } from "node:path";
 import type { Variant } from "../../models/attention/mixer.ts";
 import { VARIANTS } from "../../models/attention/shape.ts";
@@ -16,8 +16,9 @@ import { maskOf } from "../search/search.ts";
 import { Store } from "../store/database.ts";
 import { writeFileAtomically } from "../store/files.ts";
 import { defineCommand } from "./command.ts";
-import { DATA_DIR_FLAG, type Flags, JSON_FLAG, type ParsedArgs, THREADS_FLAG, UsageError } from "./config.ts";
+import { DATA_DIR_FLAG, type Flags, JSON_FLAG, type ParsedArgs, UsageError } from "./config.ts";
 import { type OpenedModel, openModel } from "./eval_engine.ts";
+import { KERNEL_FLAGS, kernelOptions } from "./kernel_flags.ts";
 import { type ModelArgument, resolveModel } from "./model_argument.ts";
 import { TerminalReporter } from "./progress.ts";
 import { formatTable } from "./table.ts";
@@ -41,7 +42,7 @@ const FLAGS = {
   },
   generate: { type: "boolean", help: "completions: decode and compare texts instead of checking the greedy ids" },
   records: { type: "string", value: "FILE", help: "write what every document got, as JSONL" },
-  threads: THREADS_FLAG,
+  ...KERNEL_FLAGS,
   "data-dir": DATA_DIR_FLAG,
   json: JSON_FLAG,
 } as const;
@@ -68,7 +69,7 @@ lm-evaluation-harness. The hybrid is a registered one (as graft search makes the
     const store = Store.open(flags["data-dir"]);
     try {
       const target = resolveModel(store, positionals[0]!);
-      const opened = await openModel(store, target, flags.threads);
+      const opened = await openModel(store, target, kernelOptions(flags));
       try {
         await run(store, target, opened, flags);
       } finally {
@@ -83,11 +84,12 @@ lm-evaluation-harness. The hybrid is a registered one (as graft search makes the
 
 async function run(store: Store, target: ModelArgument, opened: OpenedModel, flags: EvalFlags): Promise<void> {
   const chosen = chooseHybrid(store, target, opened, flags);
+  const tasks = flags.task.map((file) => ({ file, task: opened.prepare(file, flags.bos) }));
+  checkRecords(flags.records);
   const progress = flags.json ? null : new TerminalReporter();
   const { tokenizer, engine } = opened;
   const evaluations: Scored[] = [];
-  for (const file of flags.task) {
-    const task = opened.prepare(file, flags.bos);
+  for (const { file, task } of tasks) {
     const evaluation = await evaluate(engine, chosen.hybrid, task, {
       onDocument: (done, total) => progress?.progress(done, total, "documents", { task: task.name }),
       generate: flags.generate
@@ -99,7 +101,6 @@ async function run(store: Store, target: ModelArgument, opened: OpenedModel, fla
   }
   const texts = flags.text.length === 0 ? null : await textPerplexity(opened, chosen.hybrid, flags.text);
   progress?.close();
-  if (flags.records !== undefined) writeRecords(flags.records, evaluations);
   const heading = { model: target.name, hybrid: chosen.name, layers: chosen.layers };
   if (flags.json) {
     const results = evaluations.map(({ documents: _documents, ...rest }) => rest);
@@ -107,6 +108,8 @@ async function run(store: Store, target: ModelArgument, opened: OpenedModel, fla
   } else {
     process.stdout.write(describe(heading, evaluations, texts));
   }
+  // Last, so that a full disk does not take the scores with it.
+  if (flags.records !== undefined) writeRecords(flags.records, evaluations);
 }
 
 /** A result with the file it is of. */
@@ -201,6 +204,13 @@ function record(
       numDocuments,
       details: { bos, standardError: summary.standardError, file: resolve(file) },
     });
+  }
+}
+
+/** @throws UsageError before anything is scored where no file can be */
+function checkRecords(path: string | undefined): void {
+  if (path !== undefined && statSync(path, { throwIfNoEntry: false })?.isDirectory() === true) {
+    throw new UsageError(`Invalid value for --records: "${path}" is a folder, expected a file`);
   }
 }
 

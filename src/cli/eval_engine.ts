@@ -11,6 +11,7 @@ import { RequestError } from "../errors.ts";
 import { taskEncoder } from "../eval/encoder.ts";
 import { type BosPolicy, type PreparedTask, prepareTask } from "../eval/requests.ts";
 import { readTaskFile } from "../eval/task.ts";
+import type { LibraryOptions } from "../ops/library.ts";
 import { Ops } from "../ops/ops.ts";
 import type { Store } from "../store/database.ts";
 import { Tokenizer } from "../text/tokenizer.ts";
@@ -28,12 +29,8 @@ export interface OpenedModel {
 }
 
 /** Loads a model and registers it in the store. */
-export async function openModel(
-  store: Store,
-  target: ModelArgument,
-  threads: number | undefined,
-): Promise<OpenedModel> {
-  const ops = await Ops.load(threads === undefined ? {} : { threads });
+export async function openModel(store: Store, target: ModelArgument, kernels: LibraryOptions): Promise<OpenedModel> {
+  const ops = await Ops.load(kernels);
   const model = loadModel(ops, target.path);
   registerModel(store, target, { ...model.config, identity: model.identity });
   const tokenizer = Tokenizer.load(target.path);

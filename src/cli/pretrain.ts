@@ -7,7 +7,8 @@ import { writeTasks, writeText } from "../pretrain/model_files.ts";
 import { PretrainCancelled, pretrain } from "../pretrain/pretrain.ts";
 import { type Recipe, tinyRecipe } from "../pretrain/recipe.ts";
 import { defineCommand } from "./command.ts";
-import { type Flags, JSON_FLAG, THREADS_FLAG, UsageError } from "./config.ts";
+import { type Flags, JSON_FLAG, UsageError } from "./config.ts";
+import { KERNEL_FLAGS, kernelOptions } from "./kernel_flags.ts";
 import { TerminalReporter } from "./progress.ts";
 
 const flags = {
@@ -39,7 +40,7 @@ const flags = {
   },
   "checkpoint-every": { type: "number", min: 0.01, value: "SECONDS", help: "time between checkpoints", default: 60 },
   restart: { type: "boolean", help: "forget an earlier run with the same --out" },
-  threads: THREADS_FLAG,
+  ...KERNEL_FLAGS,
   json: JSON_FLAG,
 } as const;
 
@@ -63,7 +64,8 @@ and tasks everywhere, and the same weights on processors of the same kind.`,
       writeTasks(resolve(flags.tasks), flags.seed, flags.documents ?? 150);
       return 0;
     }
-    if (flags.out === undefined) throw new UsageError("--out is missing: where should the model be written?");
+    if (flags.out === undefined || flags.out === "")
+      throw new UsageError("--out is missing: where should the model be written?");
     await train(flags, resolve(flags.out));
     return 0;
   },
@@ -72,7 +74,7 @@ and tasks everywhere, and the same weights on processors of the same kind.`,
 type PretrainFlags = Flags<typeof flags>;
 
 async function train(flags: PretrainFlags, out: string): Promise<void> {
-  const ops = await Ops.load(flags.threads === undefined ? {} : { threads: flags.threads });
+  const ops = await Ops.load(kernelOptions(flags));
   const recipe: Recipe = {
     ...tinyRecipe,
     seed: flags.seed,

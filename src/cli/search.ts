@@ -8,6 +8,7 @@ import { VARIANTS } from "../../models/attention/shape.ts";
 import { type EvaluateOptions, metricsOf } from "../eval/evaluate.ts";
 import { bosPolicies, type PreparedTask } from "../eval/requests.ts";
 import { type Metric, metrics } from "../eval/scoring.ts";
+import { taskNameOf } from "../eval/task.ts";
 import { JobCancelled } from "../jobs/reporter.ts";
 import { relativeThreshold, selectOptimal, type Trajectory } from "../search/algorithm1.ts";
 import { reportOn } from "../search/report.ts";
@@ -16,9 +17,11 @@ import { StoreLog } from "../search/store_log.ts";
 import { strategyNames } from "../search/strategies.ts";
 import { Store } from "../store/database.ts";
 import { defineCommand } from "./command.ts";
-import { DATA_DIR_FLAG, type Flags, JOB_FLAG, JSON_FLAG, type ParsedArgs, THREADS_FLAG, UsageError } from "./config.ts";
+import { DATA_DIR_FLAG, type Flags, JOB_FLAG, JSON_FLAG, type ParsedArgs, UsageError } from "./config.ts";
 import { type OpenedModel, openModel } from "./eval_engine.ts";
+import { KERNEL_FLAGS, kernelOptions } from "./kernel_flags.ts";
 import { type ModelArgument, resolveModel } from "./model_argument.ts";
+import { checkedHybridName } from "./names.ts";
 import { runReported, type WorkContext } from "./reported.ts";
 import { beginSearch, recordSearch, type SearchPlan, type SearchReport } from "./search_records.ts";
 import { describeSearch } from "./search_table.ts";
@@ -48,7 +51,7 @@ const FLAGS = {
     default: "auto",
   },
   generate: { type: "boolean", help: "completions: decode and compare texts instead of checking the greedy ids" },
-  threads: THREADS_FLAG,
+  ...KERNEL_FLAGS,
   "data-dir": DATA_DIR_FLAG,
   json: JSON_FLAG,
   job: JOB_FLAG,
@@ -74,10 +77,12 @@ the best-scoring one. An interrupted search is gone on with by the same command 
     const { task } = flags;
     if (task === undefined) throw new UsageError("There is no task to search for: give --task FILE");
     const stop = stopRule(flags);
+    const hybrid = checkedHybridName(flags.name ?? taskNameOf(task));
     const model = positionals[0]!;
     const documents = sha256OfFile(task);
     const pools = poolVersions(flags, model);
-    const identity = { ...flags, model: resolve(model), task: resolve(task), documents, pools, job: undefined };
+    const paths = { model: resolve(model), task: resolve(task), job: undefined, "lib-dir": undefined };
+    const identity = { ...flags, ...paths, documents, pools };
     const report = await runReported(
       {
         kind: "search",
@@ -87,7 +92,7 @@ the best-scoring one. An interrupted search is gone on with by the same command 
         args: [JSON.stringify(identity)],
         subject: { backbone: model, task: flags.name ?? task, variant: flags.variant ?? null },
       },
-      (context) => run(context, model, task, stop, flags),
+      (context) => run(context, model, task, hybrid, stop, flags),
     );
     process.stdout.write(flags.json ? `${JSON.stringify(report, null, 2)}\n` : describeSearch(report));
     return 0;
@@ -119,12 +124,13 @@ async function run(
   context: WorkContext,
   argument: string,
   taskFile: string,
+  hybrid: string,
   stop: StopRule,
   flags: SearchFlags,
 ): Promise<SearchReport> {
   const { store } = context;
   const target = resolveModel(store, argument);
-  const opened = await openModel(store, target, flags.threads);
+  const opened = await openModel(store, target, kernelOptions(flags));
   try {
     const task = opened.prepare(taskFile, flags.bos);
     const reportTask = flags.report === undefined ? null : opened.prepare(flags.report, flags.bos);
@@ -133,7 +139,7 @@ async function run(
     const plan: SearchPlan = {
       id: context.jobId,
       target,
-      hybrid: flags.name ?? task.name,
+      hybrid,
       task,
       metric,
       variant,

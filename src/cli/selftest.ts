@@ -1,9 +1,9 @@
 // graft selftest: compares this machine's kernels with the reference kernels. The cases are in src/selftest.
-import { isaNames } from "../ops/library.ts";
 import { Ops } from "../ops/ops.ts";
 import { type SelftestResult, selftest } from "../selftest/selftest.ts";
 import { defineCommand } from "./command.ts";
-import { JSON_FLAG, THREADS_FLAG } from "./config.ts";
+import { JSON_FLAG } from "./config.ts";
+import { KERNEL_FLAGS, kernelOptions } from "./kernel_flags.ts";
 import { type Column, formatTable } from "./table.ts";
 
 const COLUMNS: readonly Column<SelftestResult>[] = [
@@ -19,8 +19,7 @@ export const selftestCommand = defineCommand(
     summary: "Checks every kernel of this machine against plain reference code",
     positionals: [],
     flags: {
-      isa: { type: "string", choices: ["auto", ...isaNames], default: "auto", help: "instruction set to check" },
-      threads: THREADS_FLAG,
+      ...KERNEL_FLAGS,
       json: JSON_FLAG,
     },
     details: `ERROR is the largest difference of any output over the reference's largest value. Takes a few seconds; the exit
@@ -28,8 +27,8 @@ status is 1 if a kernel is wrong.`,
     examples: ["graft selftest", "graft selftest --isa avx2 --threads 1 --json"],
   },
   async ({ flags }) => {
-    const ops = await Ops.load({ isa: flags.isa, threads: flags.threads ?? 0 });
-    const results = [...selftest(ops, await Ops.load({ isa: "reference" }))];
+    const ops = await Ops.load(kernelOptions(flags));
+    const results = [...selftest(ops, await Ops.load({ ...kernelOptions(flags), isa: "reference" }))];
     const failed = results.filter((result) => !result.passed).length;
     const threads = Number(ops.info().threads);
     if (flags.json) {

@@ -2,19 +2,19 @@
 
 import { cpus } from "node:os";
 import type { EngineWorkerOptions } from "../engine/types.ts";
-import { isaNames, supportedIsas } from "../ops/library.ts";
+import { supportedIsas } from "../ops/library.ts";
 import { type RunningServer, startServer } from "../server/start.ts";
 import { Store } from "../store/database.ts";
 import { defineCommand } from "./command.ts";
-import { DATA_DIR_FLAG, type Flags, JSON_FLAG, THREADS_FLAG, UsageError } from "./config.ts";
+import { DATA_DIR_FLAG, type Flags, JSON_FLAG, UsageError } from "./config.ts";
+import { KERNEL_FLAGS, kernelOptions, kernelWords } from "./kernel_flags.ts";
 import { type ModelArgument, resolveModel } from "./model_argument.ts";
 import { formatBytes, painter } from "./terminal.ts";
 import { VERSION } from "./version.ts";
 
 /** Flags of every command that opens an engine of its own. */
 export const ENGINE_FLAGS = {
-  threads: THREADS_FLAG,
-  isa: { type: "string", choices: ["auto", ...isaNames], default: "auto", help: "instruction set of the kernels" },
+  ...KERNEL_FLAGS,
   dtype: { type: "string", choices: ["f32", "bf16"], help: "weights in memory (default: as in the checkpoint)" },
   "max-context": {
     type: "integer",
@@ -66,9 +66,8 @@ const flags = {
 export function engineOptions(model: ModelArgument, given: Flags<typeof ENGINE_FLAGS>): EngineWorkerOptions {
   return {
     modelDir: model.path,
-    isa: given.isa,
+    ...kernelOptions(given),
     kvDtype: given["kv-dtype"],
-    ...(given.threads === undefined ? {} : { threads: given.threads }),
     ...(given.dtype === undefined ? {} : { weightDtype: given.dtype }),
     ...(given["max-context"] === undefined ? {} : { maxContext: given["max-context"] }),
     ...(given["kv-memory"] === undefined ? {} : { kvBytes: given["kv-memory"] }),
@@ -108,6 +107,7 @@ SIGTERM or Ctrl-C lets running requests finish; a second one ends them.`,
         allowedHosts: flags["allowed-host"],
         maxBodyBytes: flags["max-body"],
         maxJobs: flags["max-jobs"],
+        jobFlags: kernelWords(flags),
         version: VERSION,
         log,
       });

@@ -9,6 +9,7 @@ import { explained } from "../store/store_error.ts";
 import type { TaskRecord } from "../store/tasks.ts";
 import { defineCommand } from "./command.ts";
 import { DATA_DIR_FLAG, JSON_FLAG, UsageError } from "./config.ts";
+import { checkedName } from "./names.ts";
 import { type Column, printRows } from "./table.ts";
 import { formatAge } from "./terminal.ts";
 
@@ -38,8 +39,9 @@ export const tasksCommand = defineCommand(
     const store = Store.open(flags["data-dir"]);
     try {
       if (action === "add" && argument !== undefined) {
+        const name = checkedName(flags.name ?? taskNameOf(argument), "task");
         const text = explained(argument, () => readFileSync(argument, "utf8"));
-        process.stdout.write(`${addTask(store, flags.name ?? taskNameOf(argument), text).name}\n`);
+        process.stdout.write(`${addTask(store, name, text).name}\n`);
       } else if (action === "rm" && argument !== undefined) {
         if (!store.tasks.remove(argument)) {
           throw new RequestError("unknown_task", `There is no task "${argument}"; graft tasks lists them`);

@@ -87,6 +87,16 @@ export class Conversion {
     return measureUnexplained(this.#ctx, this.#model.backbone, this.students, rows, Math.max(this.#capacity, 2048));
   }
 
+  /** @throws RangeError naming the first counterpart that is beyond repair: nothing of this run is worth keeping */
+  checkFinite(): void {
+    const lost = this.students.flat().find((student) => !student.isFinite());
+    if (lost === undefined) return;
+    throw new RangeError(
+      `Cannot go on converting: layer ${lost.layer} (${lost.variant}) has diverged at step ${this.step}, ` +
+        "its weights are no longer numbers; try a lower --learning-rate",
+    );
+  }
+
   /** Mean relative error of the last batch over all students. */
   lastError(): number {
     const errors = this.students.flat().map((student) => student.lastError());

@@ -1,7 +1,7 @@
 // Blockwise local distillation from start to pool: resume or begin, train with one pass of the parent per batch, measure on
 // held-out text, checkpoint, write the pools. Knows neither texts nor the command line.
 import { createHash } from "node:crypto";
-import { existsSync, rmSync } from "node:fs";
+import { rmSync } from "node:fs";
 import { join } from "node:path";
 import type { Variant } from "../../models/attention/mixer.ts";
 import type { LoadedModel } from "../../models/model.ts";
@@ -9,7 +9,7 @@ import { numRows, type RowSet } from "../data/rows.ts";
 import { RequestError } from "../errors.ts";
 import type { Ops } from "../ops/ops.ts";
 import { tryLock } from "../store/lock.ts";
-import { removeCheckpoints } from "../train/checkpoint.ts";
+import { hasCheckpoint, removeCheckpoints, removeTemporaries } from "../train/checkpoint.ts";
 import { noProgress, type Progress } from "../train/progress.ts";
 import { Conversion } from "./conversion.ts";
 import { finishedPool, type Mark, type PoolSummary, writePool } from "./pool_files.ts";
@@ -28,7 +28,7 @@ export interface ConvertOptions {
   readonly poolFolder: (variant: Variant) => string;
   /** Seconds between checkpoints (default 60). */
   readonly checkpointSeconds?: number;
-  /** Forgets an earlier run in the same folders. */
+  /** Forgets an earlier run in the same folders; its pools stay until the new ones replace them. */
   readonly restart?: boolean;
   readonly progress?: Progress;
 }
@@ -83,9 +83,13 @@ async function convertLocked(options: ConvertOptions): Promise<ConvertResult> {
   const { ops, model, recipe, training, folder, poolFolder } = options;
   const settings = { ...recipe, backbone: model.identity, rows: fingerprint(training) };
   if (recipe.steps > 0 && numRows(training) === 0) throw new RangeError("Cannot convert: there is no training text");
-  if (options.restart === true) forget(options);
-  const finished = recipe.variants.map((variant) => finishedPool(poolFolder(variant), settings));
-  if (finished.every((pool) => pool !== null)) return finishedResult(finished, recipe);
+  if (options.restart === true) removeCheckpoints(folder);
+  // Pools that are to be replaced stay until then, so a run that has begun does not ask what they are.
+  if (options.restart !== true && !hasCheckpoint(folder)) {
+    const finished = recipe.variants.map((variant) => finishedPool(poolFolder(variant), settings));
+    if (finished.every((pool) => pool !== null)) return finishedResult(finished, recipe);
+  }
+  for (const variant of recipe.variants) removeTemporaries(poolFolder(variant));
   const conversion = new Conversion(ops, model, recipe, training);
   try {
     const restored = conversion.restore(folder, settings);
@@ -93,6 +97,7 @@ async function convertLocked(options: ConvertOptions): Promise<ConvertResult> {
     if (restored === null) conversion.calibrate();
     const resumedSteps = conversion.step;
     const trained = await train(conversion, options, settings, saved);
+    conversion.checkFinite();
     const pools = recipe.variants.map((variant, i) =>
       writePool(poolFolder(variant), conversion.studentsOf(variant), model, {
         tokens: tokensOf(recipe, recipe.steps),
@@ -135,7 +140,10 @@ async function train(
   const start = performance.now();
   const elapsed = () => saved.seconds + (performance.now() - start) / 1000;
   const interval = 1000 * (options.checkpointSeconds ?? 60);
-  const save = () => conversion.save(folder, settings, { history, seconds: elapsed() });
+  const save = () => {
+    conversion.checkFinite();
+    conversion.save(folder, settings, { history, seconds: elapsed() });
+  };
   let stepSeconds = 0;
   let nextReport = 0;
   let nextSave = start + interval;
@@ -160,6 +168,7 @@ async function train(
 
 /** Tells how far the run is. @throws ConvertCancelled, after saving, when it is to stop */
 async function report(conversion: Conversion, { recipe, progress = noProgress }: ConvertOptions, save: () => void) {
+  conversion.checkFinite();
   const [done, total] = [tokensOf(recipe, conversion.step), tokensOf(recipe, recipe.steps)];
   progress.progress(done, total, "tokens", { error: conversion.lastError() });
   // Lets signals and timers in between steps that otherwise never leave the thread.
@@ -174,6 +183,7 @@ function measure(conversion: Conversion, options: ConvertOptions, history: Mark[
   const { heldout, recipe, progress = noProgress } = options;
   if (heldout === null || history.some((mark) => mark.step === conversion.step)) return;
   const unexplained = conversion.measure(heldout);
+  conversion.checkFinite();
   const tokens = tokensOf(recipe, conversion.step);
   history.push({ step: conversion.step, tokens, unexplained });
   const all = unexplained.flat();
@@ -199,16 +209,6 @@ function fingerprint(rows: RowSet): string {
   for (const part of [rows.starts, rows.ids])
     hash.update(new Uint8Array(part.buffer, part.byteOffset, part.byteLength));
   return hash.digest("hex");
-}
-
-function forget({ recipe, folder, poolFolder }: ConvertOptions): void {
-  removeCheckpoints(folder);
-  for (const variant of recipe.variants) {
-    for (const name of ["pool.json", "linear.safetensors"]) {
-      const path = join(poolFolder(variant), name);
-      if (existsSync(path)) rmSync(path);
-    }
-  }
 }
 
 function finishedResult(pools: readonly PoolSummary[], recipe: Recipe): ConvertResult {

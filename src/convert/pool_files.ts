@@ -4,7 +4,7 @@ import { existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import type { Variant } from "../../models/attention/mixer.ts";
 import type { LoadedModel } from "../../models/model.ts";
-import { readPoolInfo, savePool } from "../../models/pool.ts";
+import { isWholePool, readPoolInfo, savePool } from "../../models/pool.ts";
 import { CheckpointError } from "../errors.ts";
 import { type RunSettings, settingsDifference } from "../train/checkpoint.ts";
 import type { Student } from "./student.ts";
@@ -58,7 +58,7 @@ export function writePool(
  * @throws CheckpointError if it was made with other settings or cannot be read
  */
 export function finishedPool(folder: string, settings: RunSettings): PoolSummary | null {
-  if (!existsSync(join(folder, "pool.json"))) return null;
+  if (!existsSync(join(folder, "pool.json")) || !isWholePool(folder)) return null;
   const { shape, details } = readPoolInfo(folder);
   const stored = details as unknown as PoolDetails;
   const difference = settingsDifference(stored.recipe ?? {}, settings);

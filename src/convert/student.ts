@@ -68,6 +68,12 @@ export class Student {
     return error! / total!;
   }
 
+  /** Whether all weights are numbers. */
+  isFinite(): boolean {
+    this.#ops.sumSquares(this.#square, this.mixer.params.values);
+    return Number.isFinite(this.#ops.toFloat64(this.#square)[0]!);
+  }
+
   free(): void {
     this.optimizer.free();
     this.mixer.params.free();

@@ -1,8 +1,10 @@
 // Finds, picks and opens the kernel library: the newest instruction set this processor has, or the one asked for.
 // In the executable the libraries are embedded; in a checkout they lie in build/kernels. Knows no ops.
-import { existsSync, mkdirSync, readFileSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { RequestError } from "../errors.ts";
+import { writeFileAtomically } from "../store/files.ts";
 import { type KernelLibrary, openLibrary } from "./abi.ts";
 
 /** Kernel libraries by instruction set, `reference` being the plain truth that the others are tested against. */
@@ -44,6 +46,8 @@ export interface LibraryOptions {
   readonly directory?: string;
   /** Where to write embedded libraries when the temporary folder does not allow execution. */
   readonly extractTo?: string;
+  /** Writes them there in a checkout too, where they already lie in a folder. */
+  readonly extractAlways?: boolean;
 }
 
 export interface OpenedLibrary {
@@ -70,22 +74,40 @@ export async function openKernels(options: LibraryOptions = {}): Promise<OpenedL
   if (!supported.includes(isa)) {
     throw new RequestError("unsupported_isa", `Cannot use --isa ${isa}: this processor offers ${supported.join(", ")}`);
   }
-  const symbols = openLibrary(await libraryPath(isa, options));
+  const symbols = open(await libraryPath(isa, options));
   const status = symbols.graft_init(options.threads ?? 0);
   if (status !== 0)
     throw new RequestError("kernel_library", `Cannot start the ${isa} kernels: ${symbols.graft_last_error()}`);
   return { symbols, isa };
 }
 
+/** @throws RequestError with the way out where the system refuses the file */
+function open(path: string): KernelLibrary {
+  try {
+    return openLibrary(path);
+  } catch (cause) {
+    const hint = "name a folder that may be written and executed from with --lib-dir DIR or GRAFT_LIB_DIR";
+    throw new RequestError("kernel_library", `${(cause as Error).message}; ${hint}`, { cause });
+  }
+}
+
 async function libraryPath(isa: Isa, options: LibraryOptions): Promise<string> {
   const file = isa === "reference" ? "libgraft_reference.so" : `libgraft_cpu_${isa}.so`;
   if (options.directory !== undefined) return join(options.directory, file);
   const path = (await embedded[isa]()).default;
-  if (!path.startsWith("/$bunfs") || options.extractTo === undefined) return path;
-  const target = join(options.extractTo, file);
-  if (!existsSync(target)) {
-    mkdirSync(options.extractTo, { recursive: true });
-    await Bun.write(target, Bun.file(path));
-  }
+  if (options.extractTo === undefined || (!isEmbedded(path) && options.extractAlways !== true)) return path;
+  return extractedLibrary(await Bun.file(path).bytes(), file, options.extractTo);
+}
+
+function isEmbedded(path: string): boolean {
+  return path.startsWith("/$bunfs");
+}
+
+/** Puts a library into a folder under a name that its content decides, once; a damaged copy is written again. */
+function extractedLibrary(bytes: Uint8Array, file: string, folder: string): string {
+  const digest = createHash("sha256").update(bytes).digest("hex").slice(0, 16);
+  const target = join(folder, file.replace(".so", `-${digest}.so`));
+  const present = existsSync(target) && readFileSync(target).equals(bytes);
+  if (!present) writeFileAtomically(target, bytes);
   return target;
 }

@@ -1,9 +1,9 @@
 // Writes what a training run leaves: the Hugging Face directory with bfloat16 weights, and the task files. Knows no ops.
 
-import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { TrainableModel } from "../../models/model.ts";
 import { writeDirectory, writeJson, writeWeights } from "../checkpoint/directory.ts";
+import { writeFileAtomically } from "../store/files.ts";
 import { document } from "./corpus/corpus.ts";
 import { taskDocuments, taskNames } from "./corpus/tasks.ts";
 import { generationConfigJson, specialTokens, tokenizerConfigJson } from "./recipe.ts";
@@ -44,18 +44,17 @@ export function writeModel(
     writeJson(join(temporary, "tokenizer.json"), files.definition);
     writeJson(join(temporary, "tokenizer_config.json"), files.config);
     writeJson(join(temporary, "generation_config.json"), generationConfigJson());
+    writeTasks(join(temporary, "tasks"), tasks.seed, tasks.documents);
   });
-  writeTasks(join(directory, "tasks"), tasks.seed, tasks.documents);
 }
 
 /** tasks/{recall,local}/{search,report}.jsonl; no context is in two of the files. */
 export function writeTasks(folder: string, seed: number, documents: number): void {
   const taken = new Set<string>();
   for (const task of taskNames) {
-    mkdirSync(join(folder, task), { recursive: true });
     ["search", "report"].forEach((part, i) => {
       const lines = taskDocuments(task, seed + 10 + i, documents, taken).map((entry) => `${JSON.stringify(entry)}\n`);
-      writeFileSync(join(folder, task, `${part}.jsonl`), lines.join(""));
+      writeFileAtomically(join(folder, task, `${part}.jsonl`), lines.join(""));
     });
   }
 }
@@ -66,5 +65,5 @@ export function writeText(path: string, seed: number, documents: number): void {
     const { given, learned } = document(seed, i);
     return `${JSON.stringify({ text: given === "" ? learned : `${given} ${learned}` })}\n`;
   });
-  writeFileSync(path, lines.join(""));
+  writeFileAtomically(path, lines.join(""));
 }

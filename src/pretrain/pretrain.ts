@@ -1,9 +1,12 @@
 // `graft pretrain` as a function: tokenizer, training with checkpoints, held-out loss, and the finished directory. The
 // same recipe gives the same tokens everywhere and the same weights on the same kernels.
 
-import { existsSync, mkdirSync, readdirSync, rmSync } from "node:fs";
+import { rmSync } from "node:fs";
+import { join } from "node:path";
+import { requireFree } from "../checkpoint/directory.ts";
 import { RequestError } from "../errors.ts";
 import type { Ops } from "../ops/ops.ts";
+import { tryLock } from "../store/lock.ts";
 import { Tokenizer } from "../text/tokenizer.ts";
 import { removeCheckpoints } from "../train/checkpoint.ts";
 import { noProgress, type Progress } from "../train/progress.ts";
@@ -62,12 +65,26 @@ export function recipeTokenizer(recipe: Recipe): TrainedTokenizer {
  * checkpoints are another recipe's
  */
 export async function pretrain(options: PretrainOptions): Promise<PretrainResult> {
-  const { ops, recipe, out } = options;
-  if (existsSync(out) && readdirSync(out).length > 0) {
-    throw new RequestError("already_exists", `Cannot write "${out}": it exists and is not empty`);
-  }
+  const { out } = options;
   const folder = `${out}.checkpoints`;
-  mkdirSync(folder, { recursive: true });
+  requireFree(out);
+  const lock = tryLock(join(folder, "lock"));
+  if (lock === null) {
+    throw new RequestError("busy", `Cannot train into "${out}": another training is writing there`);
+  }
+  try {
+    // Another training may have ended between the look and the lock.
+    requireFree(out);
+    const result = await pretrainLocked(options, folder);
+    rmSync(folder, { recursive: true, force: true });
+    return result;
+  } finally {
+    lock.release();
+  }
+}
+
+async function pretrainLocked(options: PretrainOptions, folder: string): Promise<PretrainResult> {
+  const { ops, recipe, out } = options;
   if (options.restart === true) removeCheckpoints(folder);
   const tokenizer = recipeTokenizer(recipe);
   const coder = new Tokenizer(tokenizerFiles(tokenizer), out);
@@ -78,10 +95,10 @@ export async function pretrain(options: PretrainOptions): Promise<PretrainResult
     const start = { time: performance.now(), tokens: trainer.stream.tokensSeen };
     const heldOutLoss = await train(trainer, options, folder, encode);
     const seconds = (performance.now() - start.time) / 1000;
+    if (!Number.isFinite(heldOutLoss)) throw new RangeError(`Training failed: the held-out loss is ${heldOutLoss}`);
     const { tokensSeen } = trainer.stream;
     writeModel(out, trainer.model, tokenizer, { seed: recipe.seed, documents: TASK_DOCUMENTS });
     removeCheckpoints(folder);
-    rmSync(folder, { recursive: true, force: true });
     const { params } = trainer.model;
     return {
       steps: trainer.step,

@@ -13,7 +13,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { type Isa, isaNames, processorFlags, supportedIsas } from "../ops/library.ts";
+import { type Isa, isaNames, type LibraryOptions, processorFlags, supportedIsas } from "../ops/library.ts";
 import { Ops } from "../ops/ops.ts";
 
 export interface Finding {
@@ -26,7 +26,7 @@ export interface Finding {
 export interface Surroundings {
   readonly version: string;
   readonly dataDir: string;
-  readonly isa?: Isa | "auto";
+  readonly kernels?: LibraryOptions;
   /** Root of the file system to look for the GPU driver in. */
   readonly root?: string;
 }
@@ -42,7 +42,7 @@ export async function examine(around: Surroundings): Promise<Finding[]> {
   return [
     ok("graft", around.version),
     ok("bun", `${Bun.version} on ${process.platform} ${process.arch}`),
-    ...(await kernels(around.isa ?? "auto")),
+    ...(await kernels(around.kernels ?? {})),
     ...memory(),
     gpu(root),
     ok("compilers", "not needed: the kernels are compiled already (g++ only to build graft from source)"),
@@ -54,7 +54,8 @@ export async function examine(around: Surroundings): Promise<Finding[]> {
 /** Flags that decide which library runs. */
 const INTERESTING = ["avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512_bf16"];
 
-async function kernels(isa: Isa | "auto"): Promise<Finding[]> {
+async function kernels(options: LibraryOptions): Promise<Finding[]> {
+  const isa = options.isa ?? "auto";
   const flags = processorFlags();
   const present = INTERESTING.filter((flag) => flags.has(flag));
   const supported: Isa[] = supportedIsas().filter((name) => name !== "reference");
@@ -63,7 +64,7 @@ async function kernels(isa: Isa | "auto"): Promise<Finding[]> {
     return [features, problem("kernels", "the processor has no AVX2 and FMA: only the slow reference kernels run")];
   }
   try {
-    const ops = await Ops.load({ isa });
+    const ops = await Ops.load(options);
     const { name, threads } = ops.info() as { name: string; threads: number };
     const others = isaNames.filter((other) => other !== ops.isa && supported.includes(other));
     const rest = others.length === 0 ? "" : `; also possible: ${others.join(", ")}`;

@@ -2,6 +2,7 @@
 // Knows no route.
 
 import { t } from "elysia";
+import { NAME_EXPECTED, NAME_LENGTH, NAME_PATTERN } from "../store/names.ts";
 
 /** A whole number in [min, max]. (`t.Integer` would also take strings.) */
 export function integer(min: number, max: number, description?: string) {
@@ -20,12 +21,8 @@ export function text(max: number, description?: string) {
 
 /** A name that is safe as part of a path and of `backbone:name`. */
 export function name(description: string) {
-  return t.String({ pattern: NAME_PATTERN, maxLength: 128, description, expected: NAME_EXPECTED });
+  return t.String({ pattern: NAME_PATTERN, maxLength: NAME_LENGTH, description, expected: NAME_EXPECTED });
 }
-
-/** Names start with a letter or digit and hold letters, digits, ".", "_" and "-". */
-export const NAME_PATTERN = "^[A-Za-z0-9][A-Za-z0-9._-]*$";
-const NAME_EXPECTED = "letters, digits, '.', '_' and '-', starting with a letter or digit";
 
 export const VARIANTS = ["gla", "gdn", "jet"] as const;
 

@@ -36,6 +36,8 @@ export interface ServerOptions {
   readonly maxBodyBytes: number;
   /** Jobs that may be queued or running. */
   readonly maxJobs: number;
+  /** Further words of every job's command line, such as where its kernels lie. */
+  readonly jobFlags?: readonly string[];
   readonly version: string;
   readonly log: (line: string) => void;
 }
@@ -95,7 +97,10 @@ async function assemble(options: ServerOptions, listener: Listener): Promise<Run
   const hybrids = new HybridRegistry(engine, store, options.backbone, options.naming);
   const jobs = new JobSupervisor(store, {
     maxJobs: options.maxJobs,
-    command: (job) => [...selfCommand(), job.kind, ...job.args, "--job", job.id, "--data-dir", store.dir.root],
+    command(job) {
+      const place = ["--job", job.id, "--data-dir", store.dir.root];
+      return [...selfCommand(), job.kind, ...job.args, ...place, ...(options.jobFlags ?? [])];
+    },
     onChange(job) {
       changes.notify();
       log(`job ${job.id}: ${job.state}${job.error === null ? "" : `: ${job.error}`}`);

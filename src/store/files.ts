@@ -1,7 +1,17 @@
 // Writing files so that a reader, a crash or a power cut sees the old content or the new one, never a part.
 // Knows nothing of what the files mean.
 
-import { closeSync, fsyncSync, mkdirSync, openSync, renameSync, rmSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeSync,
+} from "node:fs";
 import { dirname } from "node:path";
 import { explained } from "./store_error.ts";
 
@@ -22,10 +32,24 @@ let temporaryCount = 0;
  * @throws StoreError when the disk is full, read-only or failing; whatever `content` throws
  */
 export function writeFileAtomically(path: string, content: string | Uint8Array | ((sink: FileSink) => void)): void {
+  const write = typeof content === "function" ? content : (sink: FileSink) => sink.write(content);
   explained(path, () => {
     mkdirSync(dirname(path), { recursive: true });
-    replaceFile(path, typeof content === "function" ? content : (sink) => sink.write(content));
+    const present = statSync(path, { throwIfNoEntry: false });
+    if (present === undefined || present.isDirectory()) replaceFile(path, write);
+    else if (present.isFile()) replaceFile(realpathSync(path), write);
+    else writeOnto(path, write);
   });
+}
+
+/** A pipe or a device takes the bytes; nothing may be put in its place. */
+function writeOnto(path: string, write: (sink: FileSink) => void): void {
+  const fd = openSync(path, "w");
+  try {
+    write(fileSink(fd));
+  } finally {
+    closeSync(fd);
+  }
 }
 
 /**

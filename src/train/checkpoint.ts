@@ -81,12 +81,18 @@ export function removeCheckpoints(folder: string): void {
   removeTemporaries(folder);
 }
 
-/** Deletes half-written checkpoints of a killed process. */
+/** Deletes checkpoints and pools that a killed process left half written. */
 export function removeTemporaries(folder: string): void {
   if (!existsSync(folder)) return;
   for (const name of readdirSync(folder)) {
-    if (/^checkpoint\.\d{10}\.safetensors\..*tmp$/.test(name)) rmSync(join(folder, name), { force: true });
+    if (/^(checkpoint\.\d{10}|linear)\.safetensors\..*tmp$|^pool\.json\..*tmp$/.test(name))
+      rmSync(join(folder, name), { force: true });
   }
+}
+
+/** Whether a run was interrupted here. */
+export function hasCheckpoint(folder: string): boolean {
+  return checkpointFiles(folder).length > 0;
 }
 
 /** Newest first. */

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { readFileSync } from "node:fs";
+import { copyFileSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Variant } from "../../models/attention/mixer.ts";
 import { loadModel } from "../../models/load.ts";
@@ -8,6 +8,7 @@ import { ConvertCancelled, type ConvertOptions, convert } from "../../src/conver
 import { prepareData } from "../../src/convert/prepare_data.ts";
 import { type RecipeOptions, resolveRecipe } from "../../src/convert/recipe.ts";
 import { Tokenizer } from "../../src/text/tokenizer.ts";
+import { noProgress } from "../../src/train/progress.ts";
 import { withTemporary } from "../support/checkpoints.ts";
 import { dataPath } from "../support/data.ts";
 import { bestOps } from "../support/kernels.ts";
@@ -87,6 +88,46 @@ describe("convert()", () => {
       const before = weights(folder, "out", "gla");
       await convert({ ...other, restart: true });
       expect(weights(folder, "out", "gla").equals(before)).toBe(false);
+    }));
+
+  test("a rate that is far too high is refused in one line, and the pool before it stays", () =>
+    withTemporary(async (folder) => {
+      await convert(await optionsFor(folder, "out", { variants: ["gla"], tokens: 800 }));
+      const before = weights(folder, "out", "gla");
+      const wild = await optionsFor(folder, "out", { variants: ["gla"], tokens: 800, learningRate: 1e300 });
+      await expect(convert({ ...wild, restart: true })).rejects.toThrow(
+        /^Cannot go on converting: layer \d \(gla\) has diverged at step \d+, .*try a lower --learning-rate$/,
+      );
+      expect(weights(folder, "out", "gla").equals(before)).toBe(true);
+      expect((await convert(await optionsFor(folder, "out", { variants: ["gla"], tokens: 800 }))).alreadyMade).toBe(
+        true,
+      );
+    }));
+
+  test("a restart that is interrupted keeps the pool until the new one is there, and goes on to it", () =>
+    withTemporary(async (folder) => {
+      const old = { variants: ["gla"] as const, tokens: 800 };
+      await convert(await optionsFor(folder, "out", old));
+      const before = weights(folder, "out", "gla");
+      const cancelled = { ...noProgress, cancelled: () => true };
+      const wanted = await optionsFor(folder, "out", { ...old, seed: 2 });
+      await expect(convert({ ...wanted, restart: true, progress: cancelled })).rejects.toThrow(ConvertCancelled);
+      expect(weights(folder, "out", "gla").equals(before)).toBe(true);
+      expect((await convert(wanted)).resumedSteps).toBeGreaterThan(0);
+      await convert(await optionsFor(folder, "alone", { ...old, seed: 2 }));
+      expect(weights(folder, "out", "gla").equals(weights(folder, "alone", "gla"))).toBe(true);
+    }));
+
+  test("a pool that was torn while it was replaced is made again", () =>
+    withTemporary(async (folder) => {
+      const options = await optionsFor(folder, "out", { variants: ["gla"], tokens: 800 });
+      await convert(options);
+      const whole = weights(folder, "out", "gla");
+      await convert(await optionsFor(folder, "other", { variants: ["gla"], tokens: 800, seed: 2 }));
+      const name = join("gla", "linear.safetensors");
+      copyFileSync(join(folder, "other", name), join(folder, "out", name));
+      expect((await convert(options)).alreadyMade).toBe(false);
+      expect(weights(folder, "out", "gla").equals(whole)).toBe(true);
     }));
 
   test("two conversions into one folder do not mix", () =>

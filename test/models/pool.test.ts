@@ -1,7 +1,7 @@
 // Pools on disk and stand-alone hybrids: what was saved is loaded; an exported hybrid gives the logits of the backbone with the
 // pool's mixers, byte for byte; what does not fit is refused and leaves nothing behind.
 import { describe, expect, test } from "bun:test";
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { initLinearLayer } from "../../models/attention/init.ts";
 import type { LinearShape, TokenMixer, Variant } from "../../models/attention/mixer.ts";
@@ -10,7 +10,7 @@ import { readAttentionSource } from "../../models/attention_source.ts";
 import { exportHybrid } from "../../models/export.ts";
 import { identityOf, loadModel, loadTrainable, withCheckpoint } from "../../models/load.ts";
 import type { Backbone } from "../../models/model.ts";
-import { loadPool, readPoolInfo, savePool } from "../../models/pool.ts";
+import { isWholePool, loadPool, readPoolInfo, savePool } from "../../models/pool.ts";
 import type { Ops } from "../../src/ops/ops.ts";
 import {
   type Config,
@@ -34,12 +34,18 @@ function logits(ops: Ops, backbone: Backbone, mixers: readonly (TokenMixer | nul
 }
 
 /** A pool of copy-initialised layers, as conversion begins with. */
-function makePool(model: string, directory: string, variant: Variant, overrides: ShapeOverrides = {}): LinearShape {
+function makePool(
+  model: string,
+  directory: string,
+  variant: Variant,
+  overrides: ShapeOverrides = {},
+  seed = 4,
+): LinearShape {
   mkdirSync(directory, { recursive: true });
   return withCheckpoint(model, (config, tensors) => {
     const shape = linearShapeFor(config, variant, overrides);
     const layers = Array.from({ length: config.numLayers }, (_, layer) =>
-      initLinearLayer(shape, readAttentionSource(tensors, config, layer), { seed: 4, layer }),
+      initLinearLayer(shape, readAttentionSource(tensors, config, layer), { seed, layer }),
     );
     const info = {
       shape,
@@ -70,6 +76,19 @@ describe("pools", () => {
       });
     });
   }
+
+  test("weights beside the description of another conversion are refused in one line", async () => {
+    const ops = await bestOps();
+    await withTemporary((directory) => {
+      const model = writeCheckpoint(join(directory, "model"), tinyLlama);
+      makePool(model, join(directory, "old"), "gla", {}, 4);
+      makePool(model, join(directory, "new"), "gla", {}, 5);
+      expect([isWholePool(join(directory, "old")), isWholePool(join(directory, "new"))]).toEqual([true, true]);
+      copyFileSync(join(directory, "new", "linear.safetensors"), join(directory, "old", "linear.safetensors"));
+      expect(isWholePool(join(directory, "old"))).toBe(false);
+      expect(() => loadPool(ops, join(directory, "old"))).toThrow(/are of different conversions; convert again$/);
+    });
+  });
 
   test("a lying pool.json is refused in one line", async () => {
     const ops = await bestOps();

@@ -103,6 +103,17 @@ test("pretrain() leaves a model, a tokenizer and two tasks that load", async () 
 test("pretrain() refuses a folder that holds something", async () => {
   writeFileSync(join(folder, "taken"), "");
   await expect(pretrain({ ops: await bestOps(), recipe, out: folder })).rejects.toThrow("exists and is not empty");
+  const file = join(folder, "taken");
+  await expect(pretrain({ ops: await bestOps(), recipe, out: file })).rejects.toThrow("a file is in the way");
+});
+
+test("pretrain() does not mix two trainings of one folder", async () => {
+  const options = { ops: await bestOps(), recipe: { ...recipe, tokens: 3000 }, out: join(folder, "shared") };
+  const first = pretrain(options);
+  await expect(pretrain(options)).rejects.toThrow("another training is writing there");
+  expect((await first).tokens).toBeGreaterThanOrEqual(3000);
+  expect(existsSync(`${options.out}.checkpoints`)).toBe(false);
+  expect(existsSync(join(options.out, "tasks", "recall", "search.jsonl"))).toBe(true);
 });
 
 test("toBfloat16() rounds to nearest, ties to even", () => {

@@ -128,6 +128,11 @@ describe("bad input gets one line", () => {
       await expect(run(model)).rejects.toThrow("There is no task to search for: give --task FILE");
       await expect(run(model, "--task", join(folder, "none"))).rejects.toThrow("no such file");
       await expect(run(model, "--task", task, "--all", "--replace", "1")).rejects.toThrow("Give one of --max-drop");
+      for (const name of ["", "../up", "a b", "-x", "x".repeat(129)]) {
+        await expect(run(model, "--task", task, `--name=${name}`)).rejects.toThrow("Cannot name the hybrid");
+      }
+      await expect(run(model, "--task", task, "--name", "base")).rejects.toThrow("that always means the full backbone");
+      await expect(run(model, "--task", join(folder, "my task.jsonl"))).rejects.toThrow("give --name NAME");
       await expect(run(model, "--task", task)).rejects.toThrow('"model" has no pool yet: run graft convert first');
       await expect(run(model, "--task", task, "--variant", "jet")).rejects.toThrow('Cannot find a jet pool of "model"');
       await expect(run(model, "--task", task, "--metric", "exact_match")).rejects.toThrow("has acc, acc_norm");
@@ -148,6 +153,7 @@ describe("bad input gets one line", () => {
       await expect(run(model)).rejects.toThrow("Nothing to score: give --task FILE or --text FILES");
       await expect(run(model, "--task", task, "--layers", "7")).rejects.toThrow("expected all or numbers 0 to 2");
       await expect(run("model:fast", "--task", task)).rejects.toThrow('Cannot find hybrid "fast" of "model"');
+      await expect(run(model, "--task", task, "--records", folder)).rejects.toThrow("is a folder, expected a file");
       await expect(run("modle", "--task", task)).rejects.toThrow('(did you mean "model"?)');
       const out = join(folder, "out");
       const exported = (name: string) => exportCommand.run([name, out, ...home.slice(0, 2)]);

@@ -113,6 +113,8 @@ test("what a search cannot be is refused by field, and no job is made", async ()
     [{ ...body, strategy: "best" }, 400, "strategy"],
     [{ ...body, documents: undefined, task: "unknown" }, 404, "task"],
     [{ ...body, task: undefined }, 400, "task"],
+    [{ ...body, task: "base" }, 400, "task"],
+    [{ ...body, task: "../up" }, 400, "task"],
     [{ ...body, documents: [{ context: "a" }] }, 400, "documents"],
     [{ ...body, model: "other" }, 404, "model"],
   ];

@@ -1,6 +1,16 @@
 // Files and databases when the disk is full, the path is wrong, or another process holds them.
 import { afterEach, beforeEach, expect, onTestFinished, test } from "bun:test";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Store } from "../../src/store/database.ts";
@@ -68,6 +78,20 @@ test("a writer that throws leaves the old file", () => {
   expect(error?.message).toBe("stopped");
   expect(readFileSync(path, "utf8")).toBe("old");
   expect(readdirSync(root)).toEqual(["file"]);
+});
+
+test("a link stays a link, and a device is written to, never replaced", () => {
+  const [file, link] = [join(root, "file"), join(root, "link")];
+  writeFileSync(file, "old");
+  symlinkSync(file, link);
+  writeFileAtomically(link, "new");
+  expect(readFileSync(file, "utf8")).toBe("new");
+  expect(lstatSync(link).isSymbolicLink()).toBe(true);
+  const [device, full] = [join(root, "device"), "/dev/full"];
+  symlinkSync(full, device);
+  expect(caught(() => writeFileAtomically(device, "x"))).toMatchObject({ code: "disk_full" });
+  expect(lstatSync(full).isCharacterDevice()).toBe(true);
+  expect(readdirSync(root).sort()).toEqual(["device", "file", "link"]);
 });
 
 test("a path through a file, and a folder in the way, are one clear line", () => {

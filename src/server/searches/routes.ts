@@ -6,6 +6,7 @@ import type { TaskRecord } from "../../store/tasks.ts";
 import type { ServerContext } from "../context.ts";
 import { HttpError, invalidField } from "../errors.ts";
 import { existingJob, jobEventsResponse, jobView } from "../job_view.ts";
+import { hybridName } from "../names.ts";
 import { addTask, jsonLines } from "../tasks/add_task.ts";
 import { searchBody } from "./schema.ts";
 
@@ -24,6 +25,7 @@ export function searchRoutes(context: ServerContext) {
         checkModel(context, body.model);
         const stop = stopRule(body);
         checkPool(context, body.variant);
+        hybridName(body.task ?? "", context.hybrids.backbone, "task");
         const task = taskOf(context, body);
         const subject = { backbone: context.hybrids.backbone, task: task.name, variant: body.variant };
         const job = context.jobs.submit(KIND, searchArguments(context, body, task, stop), subject);
