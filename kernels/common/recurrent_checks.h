@@ -21,7 +21,7 @@ inline int32_t check_pointers(const char* op, std::initializer_list<NamedPointer
 }
 
 inline int32_t check_ragged(const char* op, const int32_t* seq_start, int32_t S, int32_t N) {
-  if (const int32_t status = check_pointers(op, {{"seq_start", seq_start}})) return status;
+  GRAFT_TRY(check_pointers(op, {{"seq_start", seq_start}}));
   GRAFT_CHECK(S >= 0 && N >= 0, "%s: S is %d and N is %d, expected neither below 0", op, S, N);
   GRAFT_CHECK(seq_start[0] == 0 && seq_start[S] == N, "%s: seq_start runs from %d to %d, expected 0 to N = %d", op,
               seq_start[0], seq_start[S], N);
@@ -57,8 +57,7 @@ inline void set_slot_position(float* slot, int32_t position) { std::memcpy(slot,
 /// A sequence may begin (position 0) or go on exactly where its slot stands; anything else is a stale or crossed state.
 inline int32_t check_slots(const char* op, const float* state, uint64_t stride, double needed, const int32_t* slots,
                            const int32_t* seq_start, const int32_t* start_pos, int32_t S) {
-  if (const int32_t status = check_pointers(op, {{"state", state}, {"slots", slots}, {"start_pos", start_pos}}))
-    return status;
+  GRAFT_TRY(check_pointers(op, {{"state", state}, {"slots", slots}, {"start_pos", start_pos}}));
   GRAFT_CHECK(static_cast<double>(stride) >= needed, "%s: state_stride is %llu floats, expected at least %.0f", op,
               static_cast<unsigned long long>(stride), needed);
   for (int32_t s = 0; s < S; s++) {
@@ -72,10 +71,23 @@ inline int32_t check_slots(const char* op, const float* state, uint64_t stride, 
   return GRAFT_OK;
 }
 
-}  // namespace graft
+inline int32_t check_conv(const char* op, const int32_t* seq_start, int32_t S, int32_t N, int32_t C, int32_t W) {
+  GRAFT_TRY(check_ragged(op, seq_start, S, N));
+  GRAFT_CHECK(C >= 1, "%s: C is %d, expected at least 1", op, C);
+  GRAFT_CHECK(W >= 2 && W <= 4, "%s: W is %d, expected 2 to 4", op, W);
+  return GRAFT_OK;
+}
 
-/// Leaves the calling op with the status of a failed check.
-#define GRAFT_TRY(call)                                 \
-  do {                                                  \
-    if (const int32_t status_ = (call)) return status_; \
-  } while (0)
+/// A null state is allowed: zero left context, nothing kept.
+inline int32_t check_conv_state(const char* op, const float* conv_state, const int32_t* slots, int32_t S, int32_t C,
+                                int32_t W, uint64_t stride) {
+  if (conv_state == nullptr) return GRAFT_OK;
+  GRAFT_TRY(check_pointers(op, {{"slots", slots}}));
+  GRAFT_CHECK(stride >= static_cast<uint64_t>(W - 1) * C, "%s: state_stride is %llu floats, expected at least %d", op,
+              static_cast<unsigned long long>(stride), (W - 1) * C);
+  for (int32_t s = 0; s < S; s++)
+    GRAFT_CHECK(slots[s] >= 0, "%s: slot of sequence %d is %d, expected 0 or more", op, s, slots[s]);
+  return GRAFT_OK;
+}
+
+}  // namespace graft

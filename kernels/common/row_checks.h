@@ -1,4 +1,4 @@
-// Argument checks of the row ops, the same in every host library.
+// Argument checks of linear layers, rows and rope, the same in every host library.
 #pragma once
 #include <cstdint>
 
@@ -30,6 +30,25 @@ inline int32_t check_rows(const void* y, const void* x, const int32_t* index, in
 inline int32_t check_elements(const void* y, const void* a, const void* b, uint64_t n) {
   GRAFT_CHECK(n > 0, "Cannot add vectors: there are no elements");
   GRAFT_CHECK(y && a && b, "Cannot add vectors: a pointer is null");
+  return GRAFT_OK;
+}
+
+inline int32_t check_linear(int32_t out, int32_t in, int32_t dtype) {
+  GRAFT_CHECK(out > 0 && in > 0, "Cannot run a linear layer: shape is [%d, %d], expected positive sizes", out, in);
+  GRAFT_CHECK(dtype == GRAFT_F32 || dtype == GRAFT_BF16, "Cannot run a linear layer: dtype is %d, expected 0 or 1",
+              dtype);
+  return GRAFT_OK;
+}
+
+inline int32_t check_rope(const void* y, const void* x, const int32_t* positions, const void* table, int32_t N,
+                          int32_t H, int32_t D, int32_t P, int32_t direction) {
+  GRAFT_CHECK(y && x && positions && table, "rope: null pointer");
+  GRAFT_CHECK(N >= 0 && H > 0 && D > 0 && D % 2 == 0, "rope: N %d, H %d, D %d, expected N >= 0, H > 0, D even", N, H,
+              D);
+  GRAFT_CHECK(direction == 1 || direction == -1, "rope: direction is %d, expected 1 or -1", direction);
+  for (int32_t i = 0; i < N; i++)
+    GRAFT_CHECK(positions[i] >= 0 && positions[i] < P, "rope: position %d of row %d is outside the table of %d",
+                positions[i], i, P);
   return GRAFT_OK;
 }
 

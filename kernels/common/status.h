@@ -18,3 +18,9 @@ const char* last_error();
   do {                                                                  \
     if (!(condition)) return ::graft::fail(GRAFT_INVALID, __VA_ARGS__); \
   } while (0)
+
+/// Leaves the calling op with the status of a failed check.
+#define GRAFT_TRY(call)                                 \
+  do {                                                  \
+    if (const int32_t status_ = (call)) return status_; \
+  } while (0)

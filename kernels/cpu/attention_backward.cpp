@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "attention.h"
+#include "attention_checks.h"
 #include "graft.h"
 #include "kv_pages.h"
 #include "status.h"
@@ -154,13 +155,7 @@ extern "C" int32_t graft_attention_backward(float* dq, float* dk, float* dv, con
                                             const int32_t* seq_start, int32_t S, int32_t N, int32_t Hq, int32_t Hkv,
                                             int32_t D, float scale) {
   GRAFT_CHECK(dq && dk && dv && d_o && o && lse && q && k && v && seq_start, "attention_backward: null pointer");
-  GRAFT_CHECK(Hkv > 0 && Hq > 0 && Hq % Hkv == 0, "attention_backward: %d query heads over %d key/value heads", Hq,
-              Hkv);
-  GRAFT_CHECK(D > 0 && D % 8 == 0 && D <= 256, "attention_backward: D is %d, expected a multiple of 8 up to 256", D);
-  GRAFT_CHECK(S >= 0 && seq_start[0] == 0 && seq_start[S] == N,
-              "attention_backward: seq_start runs from %d to %d, expected 0 to %d", seq_start[0], seq_start[S], N);
-  for (int32_t s = 0; s < S; s++)
-    GRAFT_CHECK(seq_start[s + 1] >= seq_start[s], "attention_backward: seq_start falls at sequence %d", s);
+  GRAFT_TRY(check_whole("attention_backward", seq_start, S, N, Hq, Hkv, D));
   const Gradients g{dq, dk, dv, d_o, o, lse, q, k, v, Hq, Hkv, D, scale};
   const bool shared = Hq > Hkv;
   const int64_t size = int64_t(N) * Hq * D;

@@ -5,8 +5,8 @@
 #include <chrono>
 #include <vector>
 
-#include "../common/status.h"
 #include "simd.h"
+#include "status.h"
 #include "threads.h"
 
 namespace graft {

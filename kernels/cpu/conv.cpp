@@ -18,24 +18,6 @@ namespace {
 constexpr int kTile = 128;    // channels of a task
 constexpr int kStretch = 16;  // rows
 
-int32_t check(const char* op, const int32_t* seq_start, int32_t S, int32_t N, int32_t C, int32_t W) {
-  GRAFT_TRY(check_ragged(op, seq_start, S, N));
-  GRAFT_CHECK(C >= 1, "%s: C is %d, expected at least 1", op, C);
-  GRAFT_CHECK(W >= 2 && W <= 4, "%s: W is %d, expected 2 to 4", op, W);
-  return GRAFT_OK;
-}
-
-int32_t check_state(const char* op, const float* conv_state, const int32_t* slots, int32_t S, int32_t C, int32_t W,
-                    uint64_t stride) {
-  if (conv_state == nullptr) return GRAFT_OK;
-  GRAFT_TRY(check_pointers(op, {{"slots", slots}}));
-  GRAFT_CHECK(stride >= static_cast<uint64_t>(W - 1) * C, "%s: state_stride is %llu floats, expected at least %d", op,
-              static_cast<unsigned long long>(stride), (W - 1) * C);
-  for (int32_t s = 0; s < S; s++)
-    GRAFT_CHECK(slots[s] >= 0, "%s: slot of sequence %d is %d, expected 0 or more", op, s, slots[s]);
-  return GRAFT_OK;
-}
-
 /// Lane tables of a [VL, W] matrix: element (i, j) of W vectors in a row lies in vector (W*i+j)/VL, lane (W*i+j)%VL.
 template <int W>
 struct Lanes {
@@ -139,15 +121,6 @@ inline vf weigh(const vf (&taps)[W], vf sum, const vf (&x)[W]) {
   return sum;
 }
 
-/// Full vectors without a mask.
-inline vf load(const float* p, int n) { return n == VL ? vload(p) : vload_n(p, n); }
-inline void store(float* p, vf x, int n) {
-  if (n == VL)
-    vstore(p, x);
-  else
-    vstore_n(p, x, n);
-}
-
 /// x[j] = row t-W+1+j for j < W-1: the window before row t comes in.
 template <int W>
 inline void open_window(vf (&x)[W], const Window& window, int64_t t, int64_t c, int64_t tile, int n) {
@@ -198,10 +171,10 @@ inline void forward_stretch(const Call& call, const Window& window, int64_t firs
   open_window<W>(x, window, t0, c, tile, n);
   for (int64_t t = t0; t < t1; t++) {
     const int64_t at = (first + t) * call.C + c;
-    x[W - 1] = load(call.u + at, n);
+    x[W - 1] = load_part(call.u + at, n);
     if constexpr (kDynamic) load_taps<W>(taps, call.w + at * W, n);
     const vf sum = weigh<W>(taps, bias, x);
-    store(call.y + at, call.activate ? silu(sum) : sum, n);
+    store_part(call.y + at, call.activate ? silu(sum) : sum, n);
     shift<W>(x);
   }
 }
@@ -243,12 +216,12 @@ inline void backward_stretch(const Call& call, const Gradients& grad, const Wind
   float* du = grad.du + first * C + c;
   vf x[W], open[W];
   open_window<W>(x, window, t0, c, tile, n);
-  for (int j = 0; j < W - 1; j++) open[j] = t0 - W + 1 + j >= 0 ? load(du + (t0 - W + 1 + j) * C, n) : vzero();
+  for (int j = 0; j < W - 1; j++) open[j] = t0 - W + 1 + j >= 0 ? load_part(du + (t0 - W + 1 + j) * C, n) : vzero();
   for (int64_t t = t0; t < t1; t++) {
     const int64_t at = (first + t) * C + c;
-    x[W - 1] = load(call.u + at, n);
+    x[W - 1] = load_part(call.u + at, n);
     if constexpr (kDynamic) load_taps<W>(taps, call.w + at * W, n);
-    vf gradient = load(grad.dy + at, n);
+    vf gradient = load_part(grad.dy + at, n);
     if (call.activate) gradient = vmul(gradient, silu_slope(weigh<W>(taps, bias, x)));
     if constexpr (kDynamic) {
       vf products[W];
@@ -260,12 +233,12 @@ inline void backward_stretch(const Call& call, const Gradients& grad, const Wind
     }
     for (int j = 0; j < W - 1; j++) open[j] = vfma(taps[j], gradient, open[j]);
     open[W - 1] = vmul(taps[W - 1], gradient);
-    if (t >= W - 1) store(du + (t - W + 1) * C, open[0], n);
+    if (t >= W - 1) store_part(du + (t - W + 1) * C, open[0], n);
     shift<W>(open);
     shift<W>(x);
   }
   for (int j = 0; j < W - 1; j++)
-    if (t1 - W + 1 + j >= 0) store(du + (t1 - W + 1 + j) * C, open[j], n);
+    if (t1 - W + 1 + j >= 0) store_part(du + (t1 - W + 1 + j) * C, open[j], n);
 }
 
 template <int W>
@@ -322,9 +295,9 @@ void with_taps(int32_t W, F&& f) {
 extern "C" int32_t graft_short_conv(float* y, float* conv_state, const float* u, const float* w, const float* bias,
                                     const int32_t* slots, const int32_t* seq_start, int32_t S, int32_t N, int32_t C,
                                     int32_t W, uint64_t state_stride, int32_t silu) {
-  GRAFT_TRY(check("short_conv", seq_start, S, N, C, W));
+  GRAFT_TRY(check_conv("short_conv", seq_start, S, N, C, W));
   GRAFT_TRY(check_pointers("short_conv", {{"y", y}, {"u", u}, {"w", w}}));
-  GRAFT_TRY(check_state("short_conv", conv_state, slots, S, C, W, state_stride));
+  GRAFT_TRY(check_conv_state("short_conv", conv_state, slots, S, C, W, state_stride));
   const Call call{y, conv_state, u, w, bias, slots, seq_start, C, state_stride, silu != 0};
   with_taps(W, [&](auto taps) {
     each_tile(S, N, C, [&](int64_t s, const Tile& tile) { forward<taps(), false>(call, s, tile); });
@@ -335,7 +308,7 @@ extern "C" int32_t graft_short_conv(float* y, float* conv_state, const float* u,
 extern "C" int32_t graft_short_conv_backward(float* du, float* dw, float* dbias, const float* dy, const float* u,
                                              const float* w, const float* bias, const int32_t* seq_start, int32_t S,
                                              int32_t N, int32_t C, int32_t W, int32_t silu) {
-  GRAFT_TRY(check("short_conv_backward", seq_start, S, N, C, W));
+  GRAFT_TRY(check_conv("short_conv_backward", seq_start, S, N, C, W));
   GRAFT_TRY(check_pointers("short_conv_backward", {{"du", du}, {"dw", dw}, {"dy", dy}, {"u", u}, {"w", w}}));
   const Call call{nullptr, nullptr, u, w, bias, nullptr, seq_start, C, 0, silu != 0};
   const Gradients grad{du, dw, dbias, dy};
@@ -349,9 +322,9 @@ extern "C" int32_t graft_short_conv_backward(float* du, float* dw, float* dbias,
 extern "C" int32_t graft_dynamic_conv(float* y, float* conv_state, const float* u, const float* kernels,
                                       const int32_t* slots, const int32_t* seq_start, int32_t S, int32_t N, int32_t C,
                                       int32_t W, uint64_t state_stride) {
-  GRAFT_TRY(check("dynamic_conv", seq_start, S, N, C, W));
+  GRAFT_TRY(check_conv("dynamic_conv", seq_start, S, N, C, W));
   GRAFT_TRY(check_pointers("dynamic_conv", {{"y", y}, {"u", u}, {"kernels", kernels}}));
-  GRAFT_TRY(check_state("dynamic_conv", conv_state, slots, S, C, W, state_stride));
+  GRAFT_TRY(check_conv_state("dynamic_conv", conv_state, slots, S, C, W, state_stride));
   const Call call{y, conv_state, u, kernels, nullptr, slots, seq_start, C, state_stride, true};
   with_taps(W, [&](auto taps) {
     each_tile(S, N, C, [&](int64_t s, const Tile& tile) { forward<taps(), true>(call, s, tile); });
@@ -362,7 +335,7 @@ extern "C" int32_t graft_dynamic_conv(float* y, float* conv_state, const float* 
 extern "C" int32_t graft_dynamic_conv_backward(float* du, float* dkernels, const float* dy, const float* u,
                                                const float* kernels, const int32_t* seq_start, int32_t S, int32_t N,
                                                int32_t C, int32_t W) {
-  GRAFT_TRY(check("dynamic_conv_backward", seq_start, S, N, C, W));
+  GRAFT_TRY(check_conv("dynamic_conv_backward", seq_start, S, N, C, W));
   GRAFT_TRY(check_pointers("dynamic_conv_backward",
                            {{"du", du}, {"dkernels", dkernels}, {"dy", dy}, {"u", u}, {"kernels", kernels}}));
   const Call call{nullptr, nullptr, u, kernels, nullptr, nullptr, seq_start, C, 0, true};

@@ -1,6 +1,6 @@
 // Start-up of the CPU library: does this processor have what the library was compiled for?
-#include "../common/device_info.h"
-#include "../common/status.h"
+#include "device_info.h"
+#include "status.h"
 #include "threads.h"
 
 namespace graft {

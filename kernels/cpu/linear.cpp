@@ -2,8 +2,8 @@
 // Bytes moved: the weights once for up to kRowGroup rows, x once a panel from a near cache, y once. bfloat16 weights:
 // the input is rounded to bfloat16 first; with AVX512_BF16 pairs go through vdpbf16ps, otherwise weights are widened in
 // registers. Threads own panels (and, with many rows, groups of rows), never part of a sum. Any sizes.
-#include "../common/status.h"
 #include "panel.h"
+#include "row_checks.h"
 #include "threads.h"
 
 namespace graft {
@@ -158,24 +158,17 @@ void run_linear(const Call& call, int64_t N) {
   parallel(panel_tasks * groups, body);
 }
 
-int32_t check_shape(int32_t out, int32_t in, int32_t dtype) {
-  GRAFT_CHECK(out > 0 && in > 0, "Cannot run a linear layer: shape is [%d, %d], expected positive sizes", out, in);
-  GRAFT_CHECK(dtype == GRAFT_F32 || dtype == GRAFT_BF16, "Cannot run a linear layer: dtype is %d, expected 0 or 1",
-              dtype);
-  return GRAFT_OK;
-}
-
 }  // namespace
 }  // namespace graft
 
 extern "C" double graft_linear_packed_bytes(int32_t out, int32_t in, int32_t dtype) {
-  if (graft::check_shape(out, in, dtype) != GRAFT_OK) return 0;
+  if (graft::check_linear(out, in, dtype) != GRAFT_OK) return 0;
   return static_cast<double>(graft::Layout(out, in, dtype).bytes);
 }
 
 extern "C" int32_t graft_linear_pack(void* packed, const void* weight, int32_t out, int32_t in, int32_t dtype) {
   using namespace graft;
-  if (const int32_t status = check_shape(out, in, dtype)) return status;
+  GRAFT_TRY(check_linear(out, in, dtype));
   GRAFT_CHECK(packed && weight, "Cannot pack a linear weight: a pointer is null");
   const Layout layout(out, in, dtype);
   const int64_t element = dtype == GRAFT_BF16 ? 2 : 4, whole = dtype == GRAFT_BF16 ? in / 2 : in;
@@ -193,7 +186,7 @@ extern "C" int32_t graft_linear_pack(void* packed, const void* weight, int32_t o
 extern "C" int32_t graft_linear(float* y, const float* x, const void* packed, const float* bias, const float* residual,
                                 int32_t N, int32_t out, int32_t in, int32_t dtype) {
   using namespace graft;
-  if (const int32_t status = check_shape(out, in, dtype)) return status;
+  GRAFT_TRY(check_linear(out, in, dtype));
   GRAFT_CHECK(N > 0, "Cannot run a linear layer: %d rows, expected at least one", N);
   GRAFT_CHECK(y && x && packed, "Cannot run a linear layer: a pointer is null");
   const Layout layout(out, in, dtype);

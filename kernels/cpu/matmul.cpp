@@ -3,8 +3,8 @@
 // into slabs whose packed B stays near the cores; a task is one panel times a group of rows and walks its slab block by
 // block, with partial sums in C. Each output element has one accumulator and takes the depth in ascending order, so
 // neither threads nor cuts change a bit. Bytes moved: B twice, A once a panel from the L2 cache. Any sizes.
-#include "../common/status.h"
 #include "panel.h"
+#include "status.h"
 #include "threads.h"
 
 namespace graft {
@@ -37,7 +37,7 @@ void pack_panel(float* dst, const Product& m, int64_t p, int64_t start, int64_t 
     return;
   }
   for (int64_t k = 0; k < n; k++, src += m.b.step, dst += width)
-    for (int j = 0; j < width; j += VL) vstore(dst + j, load_lanes(src + j, std::max(0, valid - j)));
+    for (int j = 0; j < width; j += VL) vstore(dst + j, load_part(src + j, std::max(0, valid - j)));
 }
 
 /// Rows [first, first + n) times panel `p` over the depth [start, start + depth), whose packed steps begin at `packed`.
@@ -97,21 +97,21 @@ int32_t check(const void* out, const void* a, const void* b, int32_t N, int32_t 
 
 extern "C" int32_t graft_matmul_nt(float* y, const float* x, const float* w, const float* bias, int32_t N, int32_t M,
                                    int32_t K, int32_t accumulate) {
-  if (const int32_t status = graft::check(y, x, w, N, M, K)) return status;
+  GRAFT_TRY(graft::check(y, x, w, N, M, K));
   graft::run_product({y, {x, K, 1}, {w, K, 1}, N, M, K, bias, accumulate != 0});
   return GRAFT_OK;
 }
 
 extern "C" int32_t graft_matmul_nn(float* dx, const float* dy, const float* w, int32_t N, int32_t M, int32_t K,
                                    int32_t accumulate) {
-  if (const int32_t status = graft::check(dx, dy, w, N, M, K)) return status;
+  GRAFT_TRY(graft::check(dx, dy, w, N, M, K));
   graft::run_product({dx, {dy, M, 1}, {w, 1, K}, N, K, M, nullptr, accumulate != 0});
   return GRAFT_OK;
 }
 
 extern "C" int32_t graft_matmul_tn(float* dw, const float* dy, const float* x, int32_t N, int32_t M, int32_t K,
                                    int32_t accumulate) {
-  if (const int32_t status = graft::check(dw, dy, x, N, M, K)) return status;
+  GRAFT_TRY(graft::check(dw, dy, x, N, M, K));
   graft::run_product({dw, {dy, 1, M}, {x, 1, K}, M, K, N, nullptr, accumulate != 0});
   return GRAFT_OK;
 }
@@ -128,11 +128,11 @@ extern "C" int32_t graft_sum_rows(float* db, const float* dy, int32_t N, int32_t
       const int cols = static_cast<int>(std::min<int64_t>(kPanel, end - j));
       for (int64_t i = 0; i < N; i++)
         for (int v = 0; v < kPanelVectors; v++)
-          if (v * VL < cols) sums[v] = vadd(sums[v], load_lanes(dy + i * M + j + v * VL, cols - v * VL));
+          if (v * VL < cols) sums[v] = vadd(sums[v], load_part(dy + i * M + j + v * VL, cols - v * VL));
       for (int v = 0; v * VL < cols; v++) {
         float* out = db + j + v * VL;
         const int lanes = cols - v * VL;
-        store_lanes(out, accumulate ? vadd(load_lanes(out, lanes), sums[v]) : sums[v], lanes);
+        store_part(out, accumulate ? vadd(load_part(out, lanes), sums[v]) : sums[v], lanes);
       }
     }
   });

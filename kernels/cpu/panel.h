@@ -122,20 +122,12 @@ struct Bfloat16 {
 };
 #endif
 
-inline vf load_lanes(const float* p, int n) { return n >= VL ? vload(p) : vload_n(p, n); }
-inline void store_lanes(float* p, vf a, int n) {
-  if (n >= VL)
-    vstore(p, a);
-  else
-    vstore_n(p, a, n);
-}
-
 template <class Kind, int R, int V>
 void run_tile(const Tile& t) {
   vf acc[R][V];
   for (int r = 0; r < R; r++)
     for (int v = 0; v < V; v++)
-      acc[r][v] = t.from ? load_lanes(t.from + r * t.from_row + v * VL, t.cols - v * VL) : vzero();
+      acc[r][v] = t.from ? load_part(t.from + r * t.from_row + v * VL, t.cols - v * VL) : vzero();
   const auto* a = static_cast<const typename Kind::Input*>(t.a);
   const auto* b = static_cast<const typename Kind::Weight*>(t.b);
   const int64_t a_row = t.a_row, a_step = t.a_step, b_step = t.b_step;
@@ -150,9 +142,9 @@ void run_tile(const Tile& t) {
   for (int r = 0; r < R; r++)
     for (int v = 0; v < V; v++) {
       const int lanes = t.cols - v * VL;
-      if (t.bias) acc[r][v] = vadd(acc[r][v], load_lanes(t.bias + v * VL, lanes));
-      if (t.residual) acc[r][v] = vadd(acc[r][v], load_lanes(t.residual + r * t.to_row + v * VL, lanes));
-      store_lanes(t.to + r * t.to_row + v * VL, acc[r][v], lanes);
+      if (t.bias) acc[r][v] = vadd(acc[r][v], load_part(t.bias + v * VL, lanes));
+      if (t.residual) acc[r][v] = vadd(acc[r][v], load_part(t.residual + r * t.to_row + v * VL, lanes));
+      store_part(t.to + r * t.to_row + v * VL, acc[r][v], lanes);
     }
 }
 

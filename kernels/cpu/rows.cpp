@@ -2,9 +2,9 @@
 // Bound by memory: each element is read and written once. Threads own rows or channels; sums keep row order.
 #include <cstring>
 
-#include "../common/row_checks.h"
-#include "../common/status.h"
 #include "panel.h"
+#include "row_checks.h"
+#include "status.h"
 #include "threads.h"
 
 namespace graft {
@@ -47,7 +47,7 @@ using namespace graft;
 
 extern "C" int32_t graft_embedding(float* y, const int32_t* ids, const void* table, int32_t N, int32_t V, int32_t C,
                                    int32_t dtype, int32_t packed) {
-  if (const int32_t status = check_embedding(y, ids, table, N, V, C, dtype)) return status;
+  GRAFT_TRY(check_embedding(y, ids, table, N, V, C, dtype));
   const bool narrow = dtype == GRAFT_BF16;
   for_rows(N, C, [&](int64_t i) {
     float* row = y + i * C;
@@ -64,7 +64,7 @@ extern "C" int32_t graft_embedding(float* y, const int32_t* ids, const void* tab
 
 extern "C" int32_t graft_embedding_backward(float* dtable, const int32_t* ids, const float* dy, int32_t N, int32_t V,
                                             int32_t C) {
-  if (const int32_t status = check_embedding(dtable, ids, dy, N, V, C, GRAFT_F32)) return status;
+  GRAFT_TRY(check_embedding(dtable, ids, dy, N, V, C, GRAFT_F32));
   // Ids repeat, so threads share the channels and each takes all rows in order.
   const int64_t grain = int64_t{N} * C < kGrain ? C : std::max<int64_t>(64, (C / num_threads() + 15) / 16 * 16);
   parallel_ranges(C, grain, [&](int64_t begin, int64_t end) {
@@ -72,7 +72,7 @@ extern "C" int32_t graft_embedding_backward(float* dtable, const int32_t* ids, c
       float* to = dtable + int64_t{ids[i]} * C + begin;
       const float* from = dy + i * C + begin;
       vloop(end - begin, [&](int64_t j, int lanes) {
-        store_lanes(to + j, vadd(load_lanes(to + j, lanes), load_lanes(from + j, lanes)), lanes);
+        store_part(to + j, vadd(load_part(to + j, lanes), load_part(from + j, lanes)), lanes);
       });
     }
   });
@@ -80,34 +80,34 @@ extern "C" int32_t graft_embedding_backward(float* dtable, const int32_t* ids, c
 }
 
 extern "C" int32_t graft_gather_rows(float* y, const float* x, const int32_t* index, int32_t M, int32_t C) {
-  if (const int32_t status = check_rows(y, x, index, M, C)) return status;
+  GRAFT_TRY(check_rows(y, x, index, M, C));
   for_rows(M, C, [&](int64_t i) { std::memcpy(y + i * C, x + int64_t{index[i]} * C, C * sizeof(float)); });
   return GRAFT_OK;
 }
 
 extern "C" int32_t graft_scatter_rows(float* y, const float* x, const int32_t* index, int32_t M, int32_t C) {
-  if (const int32_t status = check_rows(y, x, index, M, C)) return status;
+  GRAFT_TRY(check_rows(y, x, index, M, C));
   for_rows(M, C, [&](int64_t i) { std::memcpy(y + int64_t{index[i]} * C, x + i * C, C * sizeof(float)); });
   return GRAFT_OK;
 }
 
 extern "C" int32_t graft_add(float* y, const float* a, const float* b, uint64_t n) {
-  if (const int32_t status = check_elements(y, a, b, n)) return status;
+  GRAFT_TRY(check_elements(y, a, b, n));
   parallel_ranges(static_cast<int64_t>(n), kGrain, [&](int64_t begin, int64_t end) {
     vloop(end - begin, [&](int64_t i, int lanes) {
       const int64_t at = begin + i;
-      store_lanes(y + at, vadd(load_lanes(a + at, lanes), load_lanes(b + at, lanes)), lanes);
+      store_part(y + at, vadd(load_part(a + at, lanes), load_part(b + at, lanes)), lanes);
     });
   });
   return GRAFT_OK;
 }
 
 extern "C" int32_t graft_axpy(float* y, const float* x, uint64_t n, float alpha) {
-  if (const int32_t status = check_elements(y, x, x, n)) return status;
+  GRAFT_TRY(check_elements(y, x, x, n));
   parallel_ranges(static_cast<int64_t>(n), kGrain, [&](int64_t begin, int64_t end) {
     vloop(end - begin, [&](int64_t i, int lanes) {
       const int64_t at = begin + i;
-      store_lanes(y + at, vfma(vset(alpha), load_lanes(x + at, lanes), load_lanes(y + at, lanes)), lanes);
+      store_part(y + at, vfma(vset(alpha), load_part(x + at, lanes), load_part(y + at, lanes)), lanes);
     });
   });
   return GRAFT_OK;

@@ -1,18 +1,10 @@
-// Loops over one row of C floats: loads and stores that mask the tail, and sums whose order depends on C alone.
+// Loops over one row of C floats: sums whose order depends on C alone, and the rows of a task.
 #pragma once
 #include <algorithm>
 
 #include "simd.h"
 
 namespace graft {
-
-inline vf load_part(const float* p, int n) { return n == VL ? vload(p) : vload_n(p, n); }
-inline void store_part(float* p, vf a, int n) {
-  if (n == VL)
-    vstore(p, a);
-  else
-    vstore_n(p, a, n);
-}
 
 /// Sum over the row of term(i, lanes) added by fma(accumulator, i, lanes) -> accumulator: four chains, then one tree.
 template <class F>

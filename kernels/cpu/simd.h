@@ -9,7 +9,7 @@
 
 #include <cstdint>
 
-#include "../common/bfloat16.h"
+#include "bfloat16.h"
 
 namespace graft {
 
@@ -87,6 +87,15 @@ inline float vmax_lanes(vf a) {
   return _mm_cvtss_f32(m);
 }
 #endif
+
+/// The first n lanes (other lanes 0), without a mask where all are wanted.
+inline vf load_part(const float* p, int n) { return n >= VL ? vload(p) : vload_n(p, n); }
+inline void store_part(float* p, vf a, int n) {
+  if (n >= VL)
+    vstore(p, a);
+  else
+    vstore_n(p, a, n);
+}
 
 /// Sum of the lanes in one fixed tree order.
 inline float vsum(vf a) {

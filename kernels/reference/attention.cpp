@@ -5,6 +5,7 @@
 #include <cmath>
 #include <vector>
 
+#include "attention_checks.h"
 #include "bfloat16.h"
 #include "graft.h"
 #include "status.h"
@@ -69,24 +70,8 @@ int32_t graft_attention(float* o, const float* q, const void* k_cache, const voi
                         int32_t page_size, int32_t kv_dtype, float scale) {
   GRAFT_CHECK(o && q && k_cache && v_cache && seq_start && start_pos && table_rows && page_table,
               "attention: null pointer");
-  GRAFT_CHECK(Hkv > 0 && Hq > 0 && Hq % Hkv == 0, "attention: %d query heads over %d key/value heads", Hq, Hkv);
-  GRAFT_CHECK(D > 0 && D % 8 == 0 && D <= 256, "attention: D is %d, expected a multiple of 8 up to 256", D);
-  GRAFT_CHECK(S >= 0 && N >= 0 && page_size > 0, "attention: S %d, N %d, page_size %d out of range", S, N, page_size);
-  GRAFT_CHECK(kv_dtype == GRAFT_F32 || kv_dtype == GRAFT_BF16, "attention: kv_dtype is %d, expected 0 or 1", kv_dtype);
-  GRAFT_CHECK(seq_start[0] == 0 && seq_start[S] == N, "attention: seq_start runs from %d to %d, expected 0 to %d",
-              seq_start[0], seq_start[S], N);
-  for (int32_t s = 0; s < S; s++) {
-    const int64_t last = int64_t(start_pos[s]) + seq_start[s + 1] - seq_start[s];
-    GRAFT_CHECK(start_pos[s] >= 0 && seq_start[s + 1] >= seq_start[s] && table_rows[s] >= 0,
-                "attention: sequence %d has rows %d..%d at position %d, table row %d", s, seq_start[s],
-                seq_start[s + 1], start_pos[s], table_rows[s]);
-    GRAFT_CHECK(last <= int64_t(table_stride) * page_size,
-                "attention: sequence %d needs %lld positions, its table has %lld", s, (long long)last,
-                (long long)table_stride * page_size);
-    const int32_t* table = page_table + int64_t(table_rows[s]) * table_stride;
-    for (int64_t j = 0; j * page_size < last; j++)
-      GRAFT_CHECK(table[j] >= 0, "attention: page %lld of sequence %d is %d", (long long)j, s, table[j]);
-  }
+  GRAFT_TRY(graft::check_paged(seq_start, start_pos, table_rows, page_table, table_stride, S, N, Hq, Hkv, D, page_size,
+                               kv_dtype));
   for (int32_t s = 0; s < S; s++) {
     const int32_t* table = page_table + int64_t(table_rows[s]) * table_stride;
     for (int32_t i = seq_start[s]; i < seq_start[s + 1]; i++)
@@ -109,12 +94,7 @@ int32_t graft_attention_train(float* o, float* lse, const float* q, const float*
                               const int32_t* seq_start, int32_t S, int32_t N, int32_t Hq, int32_t Hkv, int32_t D,
                               float scale) {
   GRAFT_CHECK(o && lse && q && k && v && seq_start, "attention_train: null pointer");
-  GRAFT_CHECK(Hkv > 0 && Hq > 0 && Hq % Hkv == 0, "attention_train: %d query heads over %d key/value heads", Hq, Hkv);
-  GRAFT_CHECK(D > 0 && D % 8 == 0 && D <= 256, "attention_train: D is %d, expected a multiple of 8 up to 256", D);
-  GRAFT_CHECK(S >= 0 && seq_start[0] == 0 && seq_start[S] == N,
-              "attention_train: seq_start runs from %d to %d, expected 0 to %d", seq_start[0], seq_start[S], N);
-  for (int32_t s = 0; s < S; s++)
-    GRAFT_CHECK(seq_start[s + 1] >= seq_start[s], "attention_train: seq_start falls at sequence %d", s);
+  GRAFT_TRY(graft::check_whole("attention_train", seq_start, S, N, Hq, Hkv, D));
   for (int32_t s = 0; s < S; s++)
     for (int32_t i = seq_start[s]; i < seq_start[s + 1]; i++)
       for (int32_t h = 0; h < Hq; h++) {
@@ -131,13 +111,7 @@ int32_t graft_attention_backward(float* dq, float* dk, float* dv, const float* d
                                  const float* q, const float* k, const float* v, const int32_t* seq_start, int32_t S,
                                  int32_t N, int32_t Hq, int32_t Hkv, int32_t D, float scale) {
   GRAFT_CHECK(dq && dk && dv && d_o && o && lse && q && k && v && seq_start, "attention_backward: null pointer");
-  GRAFT_CHECK(Hkv > 0 && Hq > 0 && Hq % Hkv == 0, "attention_backward: %d query heads over %d key/value heads", Hq,
-              Hkv);
-  GRAFT_CHECK(D > 0 && D % 8 == 0 && D <= 256, "attention_backward: D is %d, expected a multiple of 8 up to 256", D);
-  GRAFT_CHECK(S >= 0 && seq_start[0] == 0 && seq_start[S] == N,
-              "attention_backward: seq_start runs from %d to %d, expected 0 to %d", seq_start[0], seq_start[S], N);
-  for (int32_t s = 0; s < S; s++)
-    GRAFT_CHECK(seq_start[s + 1] >= seq_start[s], "attention_backward: seq_start falls at sequence %d", s);
+  GRAFT_TRY(graft::check_whole("attention_backward", seq_start, S, N, Hq, Hkv, D));
   const int64_t row = int64_t(Hkv) * D;
   std::vector<double> gk(N * row, 0), gv(N * row, 0), gq(D);
   for (int32_t s = 0; s < S; s++)

@@ -5,28 +5,10 @@
 #include <cmath>
 #include <vector>
 
-#include "../common/recurrent_checks.h"
+#include "recurrent_checks.h"
 
 namespace graft {
 namespace {
-
-int32_t check(const char* op, const int32_t* seq_start, int32_t S, int32_t N, int32_t C, int32_t W) {
-  GRAFT_TRY(check_ragged(op, seq_start, S, N));
-  GRAFT_CHECK(C >= 1, "%s: C is %d, expected at least 1", op, C);
-  GRAFT_CHECK(W >= 2 && W <= 4, "%s: W is %d, expected 2 to 4", op, W);
-  return GRAFT_OK;
-}
-
-int32_t check_state(const char* op, const float* conv_state, const int32_t* slots, int32_t S, int32_t C, int32_t W,
-                    uint64_t stride) {
-  if (conv_state == nullptr) return GRAFT_OK;
-  GRAFT_TRY(check_pointers(op, {{"slots", slots}}));
-  GRAFT_CHECK(stride >= static_cast<uint64_t>(W - 1) * C, "%s: state_stride is %llu floats, expected at least %d", op,
-              static_cast<unsigned long long>(stride), (W - 1) * C);
-  for (int32_t s = 0; s < S; s++)
-    GRAFT_CHECK(slots[s] >= 0, "%s: slot of sequence %d is %d, expected 0 or more", op, s, slots[s]);
-  return GRAFT_OK;
-}
 
 double silu(double x) { return x / (1 + std::exp(-x)); }
 double silu_slope(double x) {
@@ -120,9 +102,9 @@ using namespace graft;
 extern "C" int32_t graft_short_conv(float* y, float* conv_state, const float* u, const float* w, const float* bias,
                                     const int32_t* slots, const int32_t* seq_start, int32_t S, int32_t N, int32_t C,
                                     int32_t W, uint64_t state_stride, int32_t silu) {
-  GRAFT_TRY(check("short_conv", seq_start, S, N, C, W));
+  GRAFT_TRY(check_conv("short_conv", seq_start, S, N, C, W));
   GRAFT_TRY(check_pointers("short_conv", {{"y", y}, {"u", u}, {"w", w}}));
-  GRAFT_TRY(check_state("short_conv", conv_state, slots, S, C, W, state_stride));
+  GRAFT_TRY(check_conv_state("short_conv", conv_state, slots, S, C, W, state_stride));
   forward(y, conv_state, u, {w, 0, W}, bias, slots, seq_start, S, C, W, state_stride, silu != 0);
   return GRAFT_OK;
 }
@@ -130,7 +112,7 @@ extern "C" int32_t graft_short_conv(float* y, float* conv_state, const float* u,
 extern "C" int32_t graft_short_conv_backward(float* du, float* dw, float* dbias, const float* dy, const float* u,
                                              const float* w, const float* bias, const int32_t* seq_start, int32_t S,
                                              int32_t N, int32_t C, int32_t W, int32_t silu) {
-  GRAFT_TRY(check("short_conv_backward", seq_start, S, N, C, W));
+  GRAFT_TRY(check_conv("short_conv_backward", seq_start, S, N, C, W));
   GRAFT_TRY(check_pointers("short_conv_backward", {{"du", du}, {"dw", dw}, {"dy", dy}, {"u", u}, {"w", w}}));
   const Taps taps{w, 0, W};
   const auto gradient = activation_gradient(dy, u, taps, bias, seq_start, S, N, C, W, silu != 0);
@@ -152,9 +134,9 @@ extern "C" int32_t graft_short_conv_backward(float* du, float* dw, float* dbias,
 extern "C" int32_t graft_dynamic_conv(float* y, float* conv_state, const float* u, const float* kernels,
                                       const int32_t* slots, const int32_t* seq_start, int32_t S, int32_t N, int32_t C,
                                       int32_t W, uint64_t state_stride) {
-  GRAFT_TRY(check("dynamic_conv", seq_start, S, N, C, W));
+  GRAFT_TRY(check_conv("dynamic_conv", seq_start, S, N, C, W));
   GRAFT_TRY(check_pointers("dynamic_conv", {{"y", y}, {"u", u}, {"kernels", kernels}}));
-  GRAFT_TRY(check_state("dynamic_conv", conv_state, slots, S, C, W, state_stride));
+  GRAFT_TRY(check_conv_state("dynamic_conv", conv_state, slots, S, C, W, state_stride));
   const Taps taps{kernels, static_cast<int64_t>(C) * W, W};
   forward(y, conv_state, u, taps, nullptr, slots, seq_start, S, C, W, state_stride, true);
   return GRAFT_OK;
@@ -163,7 +145,7 @@ extern "C" int32_t graft_dynamic_conv(float* y, float* conv_state, const float* 
 extern "C" int32_t graft_dynamic_conv_backward(float* du, float* dkernels, const float* dy, const float* u,
                                                const float* kernels, const int32_t* seq_start, int32_t S, int32_t N,
                                                int32_t C, int32_t W) {
-  GRAFT_TRY(check("dynamic_conv_backward", seq_start, S, N, C, W));
+  GRAFT_TRY(check_conv("dynamic_conv_backward", seq_start, S, N, C, W));
   GRAFT_TRY(check_pointers("dynamic_conv_backward",
                            {{"du", du}, {"dkernels", dkernels}, {"dy", dy}, {"u", u}, {"kernels", kernels}}));
   const Taps taps{kernels, static_cast<int64_t>(C) * W, W};

@@ -1,6 +1,6 @@
 // Start-up of the reference library: plain C++ for any x86-64, one thread.
-#include "../common/device_info.h"
-#include "../common/status.h"
+#include "device_info.h"
+#include "status.h"
 
 extern "C" int32_t graft_init(int32_t num_threads) {
   GRAFT_CHECK(num_threads >= 0 && num_threads <= 256, "Cannot start: %d threads asked for, expected 0 to 256",

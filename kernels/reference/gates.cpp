@@ -3,7 +3,7 @@
 //   gdn:  g = -exp(A_log[h]) softplus(za + dt_bias[h]),  beta = beta_scale sigmoid(zb)      [N, Hv]
 #include <cmath>
 
-#include "../common/recurrent_checks.h"
+#include "recurrent_checks.h"
 
 namespace graft {
 namespace {

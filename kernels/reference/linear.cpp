@@ -2,18 +2,11 @@
 #include <cmath>
 #include <cstring>
 
-#include "../common/bfloat16.h"
-#include "../common/status.h"
+#include "bfloat16.h"
+#include "row_checks.h"
 
 namespace graft {
 namespace {
-
-int32_t check_shape(int32_t out, int32_t in, int32_t dtype) {
-  GRAFT_CHECK(out > 0 && in > 0, "Cannot run a linear layer: shape is [%d, %d], expected positive sizes", out, in);
-  GRAFT_CHECK(dtype == GRAFT_F32 || dtype == GRAFT_BF16, "Cannot run a linear layer: dtype is %d, expected 0 or 1",
-              dtype);
-  return GRAFT_OK;
-}
 
 /// x · w, with x rounded to bfloat16 where the weights are.
 double dot(const float* x, const void* packed, int64_t first, int64_t in, int32_t dtype) {
@@ -31,12 +24,12 @@ double dot(const float* x, const void* packed, int64_t first, int64_t in, int32_
 }  // namespace graft
 
 extern "C" double graft_linear_packed_bytes(int32_t out, int32_t in, int32_t dtype) {
-  if (graft::check_shape(out, in, dtype) != GRAFT_OK) return 0;
+  if (graft::check_linear(out, in, dtype) != GRAFT_OK) return 0;
   return double(out) * in * (dtype == GRAFT_BF16 ? 2 : 4);
 }
 
 extern "C" int32_t graft_linear_pack(void* packed, const void* weight, int32_t out, int32_t in, int32_t dtype) {
-  if (const int32_t status = graft::check_shape(out, in, dtype)) return status;
+  GRAFT_TRY(graft::check_linear(out, in, dtype));
   GRAFT_CHECK(packed && weight, "Cannot pack a linear weight: a pointer is null");
   std::memcpy(packed, weight, static_cast<size_t>(graft_linear_packed_bytes(out, in, dtype)));
   return GRAFT_OK;
@@ -44,7 +37,7 @@ extern "C" int32_t graft_linear_pack(void* packed, const void* weight, int32_t o
 
 extern "C" int32_t graft_linear(float* y, const float* x, const void* packed, const float* bias, const float* residual,
                                 int32_t N, int32_t out, int32_t in, int32_t dtype) {
-  if (const int32_t status = graft::check_shape(out, in, dtype)) return status;
+  GRAFT_TRY(graft::check_linear(out, in, dtype));
   GRAFT_CHECK(N > 0, "Cannot run a linear layer: %d rows, expected at least one", N);
   GRAFT_CHECK(y && x && packed, "Cannot run a linear layer: a pointer is null");
   for (int64_t i = 0; i < N; i++)

@@ -1,5 +1,5 @@
 // Plain matrix products of the reference library: one loop nest, double sums.
-#include "../common/status.h"
+#include "status.h"
 
 namespace graft {
 namespace {
@@ -28,7 +28,7 @@ void product(float* c, int64_t rows, int64_t cols, int64_t depth, const float* b
 
 extern "C" int32_t graft_matmul_nt(float* y, const float* x, const float* w, const float* bias, int32_t N, int32_t M,
                                    int32_t K, int32_t accumulate) {
-  if (const int32_t status = graft::check(y, x, w, N, M, K)) return status;
+  GRAFT_TRY(graft::check(y, x, w, N, M, K));
   graft::product(
       y, N, M, K, bias, accumulate != 0, [&](int64_t n, int64_t k) { return x[n * K + k]; },
       [&](int64_t k, int64_t m) { return w[m * K + k]; });
@@ -37,7 +37,7 @@ extern "C" int32_t graft_matmul_nt(float* y, const float* x, const float* w, con
 
 extern "C" int32_t graft_matmul_nn(float* dx, const float* dy, const float* w, int32_t N, int32_t M, int32_t K,
                                    int32_t accumulate) {
-  if (const int32_t status = graft::check(dx, dy, w, N, M, K)) return status;
+  GRAFT_TRY(graft::check(dx, dy, w, N, M, K));
   graft::product(
       dx, N, K, M, nullptr, accumulate != 0, [&](int64_t n, int64_t m) { return dy[n * M + m]; },
       [&](int64_t m, int64_t k) { return w[m * K + k]; });
@@ -46,7 +46,7 @@ extern "C" int32_t graft_matmul_nn(float* dx, const float* dy, const float* w, i
 
 extern "C" int32_t graft_matmul_tn(float* dw, const float* dy, const float* x, int32_t N, int32_t M, int32_t K,
                                    int32_t accumulate) {
-  if (const int32_t status = graft::check(dw, dy, x, N, M, K)) return status;
+  GRAFT_TRY(graft::check(dw, dy, x, N, M, K));
   graft::product(
       dw, M, K, N, nullptr, accumulate != 0, [&](int64_t m, int64_t n) { return dy[n * M + m]; },
       [&](int64_t n, int64_t k) { return x[n * K + k]; });

@@ -5,7 +5,7 @@
 #include <cstring>
 #include <vector>
 
-#include "../common/recurrent_checks.h"
+#include "recurrent_checks.h"
 
 namespace graft {
 

@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "graft.h"
-#include "status.h"
+#include "row_checks.h"
 
 extern "C" {
 
@@ -22,13 +22,7 @@ int32_t graft_rope_table(float* table, const float* inv_freq, int32_t P, int32_t
 
 int32_t graft_rope(float* y, const float* x, const int32_t* positions, const float* table, int32_t N, int32_t H,
                    int32_t D, int32_t P, int32_t direction) {
-  GRAFT_CHECK(y && x && positions && table, "rope: null pointer");
-  GRAFT_CHECK(N >= 0 && H > 0 && D > 0 && D % 2 == 0, "rope: N %d, H %d, D %d, expected N >= 0, H > 0, D even", N, H,
-              D);
-  GRAFT_CHECK(direction == 1 || direction == -1, "rope: direction is %d, expected 1 or -1", direction);
-  for (int32_t i = 0; i < N; i++)
-    GRAFT_CHECK(positions[i] >= 0 && positions[i] < P, "rope: position %d of row %d is outside the table of %d",
-                positions[i], i, P);
+  GRAFT_TRY(graft::check_rope(y, x, positions, table, N, H, D, P, direction));
   const int32_t half = D / 2;
   for (int64_t i = 0; i < N; i++) {
     const float *cosine = table + int64_t(positions[i]) * D, *sine = cosine + half;

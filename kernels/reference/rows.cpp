@@ -1,14 +1,14 @@
 // Row moves and element-wise sums of the reference library.
-#include "../common/bfloat16.h"
-#include "../common/row_checks.h"
-#include "../common/status.h"
+#include "bfloat16.h"
+#include "row_checks.h"
+#include "status.h"
 
 using namespace graft;
 
 /// The reference library packs a weight as it is, so `packed` changes nothing.
 extern "C" int32_t graft_embedding(float* y, const int32_t* ids, const void* table, int32_t N, int32_t V, int32_t C,
                                    int32_t dtype, int32_t) {
-  if (const int32_t status = check_embedding(y, ids, table, N, V, C, dtype)) return status;
+  GRAFT_TRY(check_embedding(y, ids, table, N, V, C, dtype));
   for (int64_t i = 0; i < N; i++)
     for (int64_t c = 0; c < C; c++) {
       const int64_t at = int64_t{ids[i]} * C + c;
@@ -20,34 +20,34 @@ extern "C" int32_t graft_embedding(float* y, const int32_t* ids, const void* tab
 
 extern "C" int32_t graft_embedding_backward(float* dtable, const int32_t* ids, const float* dy, int32_t N, int32_t V,
                                             int32_t C) {
-  if (const int32_t status = check_embedding(dtable, ids, dy, N, V, C, GRAFT_F32)) return status;
+  GRAFT_TRY(check_embedding(dtable, ids, dy, N, V, C, GRAFT_F32));
   for (int64_t i = 0; i < N; i++)
     for (int64_t c = 0; c < C; c++) dtable[int64_t{ids[i]} * C + c] += dy[i * C + c];
   return GRAFT_OK;
 }
 
 extern "C" int32_t graft_gather_rows(float* y, const float* x, const int32_t* index, int32_t M, int32_t C) {
-  if (const int32_t status = check_rows(y, x, index, M, C)) return status;
+  GRAFT_TRY(check_rows(y, x, index, M, C));
   for (int64_t i = 0; i < M; i++)
     for (int64_t c = 0; c < C; c++) y[i * C + c] = x[int64_t{index[i]} * C + c];
   return GRAFT_OK;
 }
 
 extern "C" int32_t graft_scatter_rows(float* y, const float* x, const int32_t* index, int32_t M, int32_t C) {
-  if (const int32_t status = check_rows(y, x, index, M, C)) return status;
+  GRAFT_TRY(check_rows(y, x, index, M, C));
   for (int64_t i = 0; i < M; i++)
     for (int64_t c = 0; c < C; c++) y[int64_t{index[i]} * C + c] = x[i * C + c];
   return GRAFT_OK;
 }
 
 extern "C" int32_t graft_add(float* y, const float* a, const float* b, uint64_t n) {
-  if (const int32_t status = check_elements(y, a, b, n)) return status;
+  GRAFT_TRY(check_elements(y, a, b, n));
   for (uint64_t i = 0; i < n; i++) y[i] = a[i] + b[i];
   return GRAFT_OK;
 }
 
 extern "C" int32_t graft_axpy(float* y, const float* x, uint64_t n, float alpha) {
-  if (const int32_t status = check_elements(y, x, x, n)) return status;
+  GRAFT_TRY(check_elements(y, x, x, n));
   for (uint64_t i = 0; i < n; i++) y[i] = static_cast<float>(y[i] + double(alpha) * x[i]);
   return GRAFT_OK;
 }
