@@ -1,5 +1,6 @@
-// Decode speed of the real engine: prompts are computed, then every step draws one token of each sequence. The drawn tokens
-// are compared with one forward pass over prompt and answer before any figure is given. Prints nothing.
+// Decode speed of the real engine: prompts are computed, then every step draws one token of each sequence. The tokens and the
+// bits of their log-probabilities must come out of one forward pass over prompt and answer as well before any figure is
+// given: random weights repeat their tokens, so tokens alone would show little. Prints nothing.
 import type { Engine } from "../engine/engine.ts";
 import { KernelError } from "../errors.ts";
 import { peakMemoryBytes, resetPeakMemory, type StreamingRead } from "./machine.ts";
@@ -25,7 +26,7 @@ export interface DecodeFigure {
   /** Over the repeats; tokens of all sequences. */
   readonly tokensPerSecond: Spread;
   readonly stepSeconds: { readonly p50: number; readonly p99: number };
-  /** Bytes of weights, KV and states (read and written) that a step moves, over the time of the fastest step. */
+  /** Bytes of weights, KV and states that a step reads, over the time of the fastest step. */
   readonly bytesPerSecond: number;
   /** bytes/s of a plain streaming read, measured between the repeats. */
   readonly limit: number;
@@ -48,10 +49,10 @@ const CHECK_TOKENS = 8192;
  */
 export function measureDecode(subject: Subject, one: DecodeCase, read: StreamingRead): DecodeFigure {
   const { mask, context, batch, tokens, repeats, kvDtype } = one;
-  const prompts = randomPrompts(subject.model.config.vocabSize, batch, context);
   const costs = maskCosts(subject, mask, kvDtype);
   resetPeakMemory();
   return withEngine(subject, mask, decodeSizes(one), (engine) => {
+    const prompts = randomPrompts(subject.model.config.vocabSize, batch, context);
     const run = new DecodeRun(engine, mask.name, prompts, decodeSizes(one).maxTokens - context);
     run.step();
     while (!run.allDecode) run.step();
@@ -64,7 +65,7 @@ export function measureDecode(subject: Subject, one: DecodeCase, read: Streaming
       const steps = Array.from({ length: tokens }, () => run.timedStep());
       const seconds = steps.reduce((a, b) => a + b, 0);
       const kvBytes = costs.kvBytesPerToken * ((from + run.numTokens) / 2);
-      const bytes = costs.readBytes + kvBytes + 2 * batch * costs.stateBytes;
+      const bytes = costs.readBytes + kvBytes + batch * costs.stateBytes;
       rates.push((batch * tokens) / seconds);
       times.push(...steps);
       bytesPerSecond = Math.max(bytesPerSecond, bytes / Math.min(...steps));
@@ -92,37 +93,50 @@ export function decodeSizes({ context, batch, tokens, repeats, chunk, kvDtype }:
   return { batch, maxTokens: context + lead + WARM_UP_STEPS + repeats * tokens + 1, chunk, kvDtype };
 }
 
+/** What one sequence has drawn. */
+interface Answer {
+  readonly tokenIds: number[];
+  readonly logprobs: number[];
+}
+
 /** Sequences that decode without end. */
 class DecodeRun {
   readonly #engine: Engine;
   readonly #hybrid: string;
   readonly #prompts: readonly Int32Array[];
-  readonly #answers = new Map<number, number[]>();
+  readonly #answers = new Map<number, Answer>();
 
   constructor(engine: Engine, hybrid: string, prompts: readonly Int32Array[], maxTokens: number) {
     this.#engine = engine;
     this.#hybrid = hybrid;
     this.#prompts = prompts;
-    for (const promptIds of prompts) this.#answers.set(engine.add({ hybrid, promptIds, maxTokens }), []);
+    for (const promptIds of prompts) {
+      const id = engine.add({ hybrid, promptIds, maxTokens, logprobs: 0 });
+      this.#answers.set(id, { tokenIds: [], logprobs: [] });
+    }
   }
 
   get allDecode(): boolean {
-    return [...this.#answers.values()].every((answer) => answer.length > 0);
+    return [...this.#answers.values()].every(({ tokenIds }) => tokenIds.length > 0);
   }
 
   /** Tokens of all sequences. */
   get numTokens(): number {
-    return [...this.#answers.values()].reduce((sum, answer, i) => sum + this.#prompts[i]!.length + answer.length, 0);
+    return this.#lengths().reduce((a, b) => a + b, 0);
   }
 
   get longest(): number {
-    return Math.max(...[...this.#answers.values()].map((answer, i) => this.#prompts[i]!.length + answer.length));
+    return Math.max(...this.#lengths());
   }
 
   step(): number {
     const { events, failed, numDecodeTokens } = this.#engine.step();
     if (failed.length > 0) throw failed[0]!.error;
-    for (const { id, event } of events) this.#answers.get(id)!.push(...event.tokenIds);
+    for (const { id, event } of events) {
+      const answer = this.#answers.get(id)!;
+      answer.tokenIds.push(...event.tokenIds);
+      answer.logprobs.push(...event.logprobs!);
+    }
     return numDecodeTokens;
   }
 
@@ -137,25 +151,34 @@ class DecodeRun {
     return seconds;
   }
 
-  /** Ends the sequences and compares their tokens with the most likely ones of a forward pass. @throws KernelError */
+  /** Ends the sequences and compares as many as the budget allows. @throws KernelError */
   finish(): number {
     const answers = [...this.#answers.values()];
     for (const id of this.#answers.keys()) this.#engine.cancel(id);
     let [budget, numChecked] = [CHECK_TOKENS, 0];
     for (const [i, contextIds] of this.#prompts.entries()) {
-      budget -= contextIds.length + answers[i]!.length;
+      const answer = answers[i]!;
+      budget -= contextIds.length + answer.tokenIds.length;
       if (i > 0 && budget < 0) break;
-      const request = { hybrid: this.#hybrid, contextIds, continuationIds: answers[i]! };
-      const { argmax, greedy } = this.#engine.score([request])[0]!;
-      if (!greedy) {
-        const at = argmax.findIndex((id, t) => id !== answers[i]![t]);
-        throw new KernelError(
-          `Cannot give a figure for "${this.#hybrid}": token ${at} of sequence ${i} is ${answers[i]![at]}, ` +
-            `a forward pass finds ${argmax[at]}`,
-        );
-      }
+      this.#compare(i, contextIds, answer);
       numChecked++;
     }
     return numChecked;
+  }
+
+  /** One forward pass over prompt and answer must find the same. @throws KernelError */
+  #compare(index: number, contextIds: Int32Array, { tokenIds, logprobs }: Answer): void {
+    const request = { hybrid: this.#hybrid, contextIds, continuationIds: tokenIds };
+    const scored = this.#engine.score([request])[0]!;
+    const at = tokenIds.findIndex((id, t) => id !== scored.argmax[t] || logprobs[t] !== scored.logprobs[t]);
+    if (at < 0) return;
+    throw new KernelError(
+      `Cannot give a figure for "${this.#hybrid}": token ${at} of sequence ${index} is ${tokenIds[at]} ` +
+        `(${logprobs[at]}), a forward pass finds ${scored.argmax[at]} (${scored.logprobs[at]})`,
+    );
+  }
+
+  #lengths(): number[] {
+    return [...this.#answers.values()].map(({ tokenIds }, i) => this.#prompts[i]!.length + tokenIds.length);
   }
 }

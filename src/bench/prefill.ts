@@ -48,10 +48,10 @@ interface FirstToken {
 export function measurePrefill(subject: Subject, one: PrefillCase): PrefillFigure {
   const { mask, context, batch, repeats, weightType } = one;
   const { ops, model } = subject;
-  const prompts = randomPrompts(model.config.vocabSize, batch, context);
   const flops = maskCosts(subject, mask, one.kvDtype).prefillFlops(batch, context);
   resetPeakMemory();
   return withEngine(subject, mask, prefillSizes(one), (engine) => {
+    const prompts = randomPrompts(model.config.vocabSize, batch, context);
     const numChecked = check(engine, mask.name, prompts);
     const rates: number[] = [];
     let limit = 0;

@@ -31,9 +31,10 @@ export const benchDecodeCommand = defineCommand(
       tokens: { type: "integer", min: 1, max: 65_536, default: 32, help: "tokens per sequence and repeat", env: false },
     },
     details: `MODEL is a folder or a registered name, with :HYBRID or without. The prompts are computed first and three steps warm
-up; the first token counts as prefill. Repeats go on in the same sequences. GB/s counts weights, KV and states (read and
-written) over the fastest step, the limit is the fastest streaming read of as many bytes between the repeats. Every figure stands only after a forward pass
-over prompt and answer has found the same tokens. Weights are read from memory in every step unless a cache holds them all.`,
+up; the first token counts as prefill. Repeats go on in the same sequences. GB/s counts the weights, KV and states that a
+step reads over the fastest step (states are written once in a block of tokens only); the limit is the fastest streaming
+read of as many bytes between the repeats. Every figure stands only after a forward pass over prompt and answer has given
+the same tokens and log-probabilities, bit for bit. Weights come from memory unless a cache holds them all.`,
     examples: [
       "graft bench decode --shape qwen2.5-0.5b --contexts 512,2048",
       "graft bench decode --shape llama-3.2-1b --replaced all --variant jet --kv-dtype bf16 -o json",
