@@ -6,7 +6,7 @@ import { chatRoutes } from "./chat/routes.ts";
 import { completionRoutes } from "./completions/routes.ts";
 import type { ServerContext } from "./context.ts";
 import { conversionRoutes } from "./conversions/routes.ts";
-import { errorResponse, HttpError, isUnexpected, toHttpError, validationError } from "./errors.ts";
+import { errorResponse, HttpError, logText, toHttpError, validationError } from "./errors.ts";
 import type { SchemaIssue } from "./fields.ts";
 import { guard, readBody } from "./guards.ts";
 import { healthRoutes } from "./health/routes.ts";
@@ -26,7 +26,8 @@ export function createApp(context: ServerContext, version: string) {
     .onTransform(({ body }) => dropNulls(body))
     .onError(({ code, error, request, route }) => {
       const known = knownError(code, error);
-      if (isUnexpected(known)) context.log(describe(request, error));
+      const text = logText(known);
+      if (text !== null) context.log(`${request.method} ${new URL(request.url).pathname}: ${text}`);
       const answer = toHttpError(known);
       context.metrics.http.answered(request.method, route || "unknown", answer.status);
       return errorResponse(answer);
@@ -73,9 +74,4 @@ function knownError(code: unknown, error: unknown): unknown {
     return validationError(String(error.type), error.all as SchemaIssue[]);
   }
   return error;
-}
-
-function describe(request: Request, error: unknown): string {
-  const path = new URL(request.url).pathname;
-  return `${request.method} ${path}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`;
 }

@@ -53,9 +53,12 @@ export function toHttpError(error: unknown): HttpError {
   return new HttpError(500, "internal_error", "The server failed on this request; its log says more");
 }
 
-/** Whether the log should say more than the client is told. */
-export function isUnexpected(error: unknown): boolean {
-  return toHttpError(error).status >= 500;
+/** What the log should say of a failure beside what the client is told: one line, or the stack of a defect; else null. */
+export function logText(error: unknown): string | null {
+  const told = toHttpError(error);
+  if (error instanceof HttpError || told.status < 500) return null;
+  if (told.code !== "internal_error") return told.message;
+  return error instanceof Error ? (error.stack ?? error.message) : String(error);
 }
 
 /** `{ error: { message, type, param, code } }` as OpenAI clients read it. */

@@ -82,12 +82,36 @@ export async function readBody(request: Request, contentType: string, maxBytes: 
     throw new HttpError(400, "invalid_utf8", "The body is not UTF-8 text");
   }
   if (TEXT_TYPES.has(contentType.split(";")[0]!.trim().toLowerCase())) return text;
+  if (nestsDeeperThan(bytes, MAX_DEPTH)) {
+    throw new HttpError(400, "invalid_json", `The body nests more than ${MAX_DEPTH} lists and objects in each other`);
+  }
   try {
     return JSON.parse(text);
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error);
     throw new HttpError(400, "invalid_json", `The body is not valid JSON: ${why}`);
   }
+}
+
+/** Checking a value against a schema takes time that grows with the square of its depth; no request needs much. */
+const MAX_DEPTH = 64;
+
+/** Whether brackets outside of strings are open more than `limit` deep anywhere in the JSON text. */
+function nestsDeeperThan(json: Uint8Array, limit: number): boolean {
+  const [quote, escape] = [0x22, 0x5c];
+  let depth = 0;
+  let inText = false;
+  for (let i = 0; i < json.length; i++) {
+    const byte = json[i]!;
+    if (inText) {
+      if (byte === escape) i++;
+      else if (byte === quote) inText = false;
+    } else if (byte === quote) inText = true;
+    else if (byte === 0x5b || byte === 0x7b) {
+      if (++depth > limit) return true;
+    } else if (byte === 0x5d || byte === 0x7d) depth--;
+  }
+  return false;
 }
 
 /** Bodies taken as they are: task files posted line by line. */

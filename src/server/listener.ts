@@ -53,6 +53,10 @@ function bind(
       // Outside development Bun shares a port by default, and a second server would take half of the requests.
       reusePort: false,
       fetch(request, server) {
+        // What the Host header says becomes part of the URL, and may make it none.
+        if (!URL.canParse(request.url)) {
+          return errorResponse(new HttpError(400, "invalid_host", "The Host header names no host"));
+        }
         if (SLOW_PATHS.test(new URL(request.url).pathname)) server.timeout(request, 0);
         return handle(request);
       },

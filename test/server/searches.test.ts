@@ -114,6 +114,8 @@ test("what a search cannot be is refused by field, and no job is made", async ()
     [{ ...body, documents: undefined, task: "unknown" }, 404, "task"],
     [{ ...body, task: undefined }, 400, "task"],
     [{ ...body, task: "base" }, 400, "task"],
+    [{ ...body, max_drop: undefined, replace: 5 }, 400, "replace"],
+    [{ ...body, metric: "acc_norm" }, 400, "metric"],
     [{ ...body, task: "../up" }, 400, "task"],
     [{ ...body, documents: [{ context: "a" }] }, 400, "documents"],
     [{ ...body, model: "other" }, 404, "model"],

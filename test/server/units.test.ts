@@ -1,10 +1,11 @@
 // Parts of the server by themselves: event streams, merged generators, statuses of errors, the drain.
 import { expect, test } from "bun:test";
 import { CapacityError, CheckpointError, KernelError, RequestError } from "../../src/errors.ts";
-import { errorBody, errorResponse, HttpError, toHttpError } from "../../src/server/errors.ts";
+import { errorBody, errorResponse, HttpError, logText, toHttpError } from "../../src/server/errors.ts";
 import { expectation, fieldOf } from "../../src/server/fields.ts";
 import { isLoopback } from "../../src/server/guards.ts";
 import { Lifecycle } from "../../src/server/lifecycle.ts";
+import { listen } from "../../src/server/listener.ts";
 import { mergeIterables } from "../../src/server/merge.ts";
 import { formatEvent, type SseEvent, sseResponse } from "../../src/server/sse.ts";
 import { StoreError } from "../../src/store/store_error.ts";
@@ -113,6 +114,13 @@ test("errors have their status, type and headers, and defects tell nothing", () 
   expect(errorResponse(new HttpError(401, "c", "m")).headers.get("www-authenticate")).toBe("Bearer");
 });
 
+test("the log has a stack of defects only", () => {
+  expect(logText(new HttpError(503, "shutting_down", "The server is stopping"))).toBeNull();
+  expect(logText(new RequestError("x", "Not so"))).toBeNull();
+  expect(logText(new StoreError("disk_full", "the disk is full"))).toBe("the disk is full");
+  expect(logText(new TypeError("oops"))).toMatch(/TypeError: oops\n +at /);
+});
+
 test("fields and expectations read as people write them", () => {
   expect([fieldOf("/stop/3"), fieldOf("/messages/0/content"), fieldOf("/a~1b")]).toEqual([
     "stop[3]",
@@ -139,4 +147,29 @@ test("a drain ends when the last request does, however often it says so", async 
   second();
   await drained;
   expect(lifecycle.active).toBe(0);
+});
+
+test("a request whose Host header is no host gets a 400 and not a stack trace", async () => {
+  const listener = listen("127.0.0.1", 0, 1 << 20);
+  try {
+    listener.serve(() => new Response("fine"));
+    const { port } = new URL(listener.url);
+    const status = async (head: string) => {
+      const { promise, resolve } = Promise.withResolvers<string>();
+      const data = (_socket: unknown, bytes: Buffer) => resolve(bytes.toString());
+      const socket = await Bun.connect({ hostname: "127.0.0.1", port: Number(port), socket: { data } });
+      socket.write(`GET /health HTTP/1.1\r\n${head}\r\n\r\n`);
+      const answer = await promise;
+      socket.end();
+      return answer;
+    };
+    expect(await status("Host: localhost")).toStartWith("HTTP/1.1 200");
+    for (const host of ["", "a b", "[::1", "localhost:99999999"]) {
+      const answer = await status(`Host: ${host}`);
+      expect(answer).toStartWith("HTTP/1.1 400");
+      expect(answer).toContain('"code":"invalid_host"');
+    }
+  } finally {
+    await listener.close();
+  }
 });

@@ -214,3 +214,19 @@ describe("API key", () => {
     expect(await status("bearer sk-right")).toBe(200);
   });
 });
+
+test("deep nesting is refused before anything takes time on it", async () => {
+  const nested = (depth: number) =>
+    `{"prompt":${"[".repeat(depth)}${"]".repeat(depth)},"note":"${"[".repeat(200)}\\""}`;
+  const post = (text: string) => server.send("POST", "/v1/completions", text, { "content-type": "application/json" });
+  for (const depth of [64, 1000, 20_000]) {
+    const start = performance.now();
+    const response = await post(nested(depth));
+    expect(response.status).toBe(400);
+    expect((await json<ErrorJson>(response)).error.code).toBe("invalid_json");
+    expect(performance.now() - start).toBeLessThan(2000);
+  }
+  // Brackets inside a text are no nesting.
+  const shallow = await post(nested(1));
+  expect((await json<ErrorJson>(shallow)).error.code).not.toBe("invalid_json");
+});

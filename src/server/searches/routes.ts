@@ -1,6 +1,8 @@
 // /v1/searches: start one in the background, follow it, cancel it. When it ends its hybrid is served at once.
 
 import { Elysia, type Static } from "elysia";
+import { metricsOf } from "../../eval/evaluate.ts";
+import type { Task } from "../../eval/task.ts";
 import type { SearchRecord } from "../../store/searches.ts";
 import type { TaskRecord } from "../../store/tasks.ts";
 import type { ServerContext } from "../context.ts";
@@ -25,8 +27,10 @@ export function searchRoutes(context: ServerContext) {
         checkModel(context, body.model);
         const stop = stopRule(body);
         checkPool(context, body.variant);
+        checkReplace(context, body.replace);
         hybridName(body.task ?? "", context.hybrids.backbone, "task");
         const task = taskOf(context, body);
+        checkMetric(task, body.metric);
         const subject = { backbone: context.hybrids.backbone, task: task.name, variant: body.variant };
         const job = context.jobs.submit(KIND, searchArguments(context, body, task, stop), subject);
         set.status = 202;
@@ -64,6 +68,18 @@ function checkPool(context: ServerContext, variant: string): void {
   if (context.store.pools.get(backbone, variant) !== null) return;
   const message = `There is no pool of "${variant}" counterparts for "${backbone}": post to /v1/conversions first`;
   throw new HttpError(409, "pool_missing", message, "variant");
+}
+
+function checkReplace(context: ServerContext, replace: number | undefined): void {
+  const { numLayers } = context.engine.info;
+  if (replace === undefined || replace <= numLayers) return;
+  throw invalidField("replace", `Invalid "replace": got ${replace}, the model has ${numLayers} layers`);
+}
+
+function checkMetric(task: TaskRecord, metric: string | undefined): void {
+  const known: readonly string[] = metricsOf(task.kind as Task["kind"]);
+  if (metric === undefined || known.includes(metric)) return;
+  throw invalidField("metric", `Invalid "metric": got "${metric}", task "${task.name}" has ${known.join(", ")}`);
 }
 
 /** The flags of the one stop rule that the body names. */
