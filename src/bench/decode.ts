@@ -33,13 +33,14 @@ export interface DecodeFigure {
   readonly share: number;
   /** Most context of one sequence in the last repeat. */
   readonly lastContext: number;
+  /** Of the process from the prompts to the last step, without what measuring the limit takes. */
   readonly peakMemoryBytes: number;
   /** Sequences whose tokens were compared with a forward pass. */
   readonly numChecked: number;
 }
 
 const WARM_UP_STEPS = 3;
-const LIMIT_SECONDS = 0.15;
+const SHORTEST_LIMIT = 0.1;
 /** Tokens that the comparison may compute again, beyond the first sequence. */
 const CHECK_TOKENS = 8192;
 
@@ -59,7 +60,7 @@ export function measureDecode(subject: Subject, one: DecodeCase, read: Streaming
     for (let i = 0; i < WARM_UP_STEPS; i++) run.timedStep();
     const rates: number[] = [];
     const times: number[] = [];
-    let [bytesPerSecond, limit] = [0, 0];
+    let [bytesPerSecond, limit, peak] = [0, 0, 0];
     for (let r = 0; r < repeats; r++) {
       const from = run.numTokens;
       const steps = Array.from({ length: tokens }, () => run.timedStep());
@@ -69,7 +70,10 @@ export function measureDecode(subject: Subject, one: DecodeCase, read: Streaming
       rates.push((batch * tokens) / seconds);
       times.push(...steps);
       bytesPerSecond = Math.max(bytesPerSecond, bytes / Math.min(...steps));
-      limit = Math.max(limit, read.measure(LIMIT_SECONDS, bytes));
+      peak = Math.max(peak, peakMemoryBytes());
+      // As many samples as steps, as long as these: the fastest of each had the same chance.
+      limit = Math.max(limit, read.measure(Math.max(SHORTEST_LIMIT, seconds), bytes));
+      resetPeakMemory();
     }
     const lastContext = run.longest;
     const numChecked = run.finish();
@@ -80,7 +84,7 @@ export function measureDecode(subject: Subject, one: DecodeCase, read: Streaming
       limit,
       share: bytesPerSecond / limit,
       lastContext,
-      peakMemoryBytes: peakMemoryBytes(),
+      peakMemoryBytes: peak,
       numChecked,
     };
   });

@@ -31,8 +31,9 @@ export function peakMemoryBytes(): number {
   return match === null ? 0 : Number(match[1]) * 1024;
 }
 
-/** Begins a new peak at what is held now; where the system refuses, the peak stays that of the whole process. */
+/** Collects garbage and begins a new peak at what is held now; where the system refuses, the peak stays that of the whole process. */
 export function resetPeakMemory(): void {
+  Bun.gc(true);
   try {
     writeFileSync("/proc/self/clear_refs", "5");
   } catch {
@@ -49,17 +50,14 @@ export function peakFlops(ops: Ops, dtype: "f32" | "bf16", seconds: number): num
   );
 }
 
-/** A plain read through memory that no cache holds. */
+/** A plain read through memory that no cache holds; it has that memory only while it measures. */
 export class StreamingRead {
   readonly #ops: Ops;
-  readonly #buffer: Tensor;
   readonly #bytes: number;
 
   constructor(ops: Ops, bytes = 8 * lastLevelCacheBytes()) {
     this.#ops = ops;
     this.#bytes = bytes;
-    this.#buffer = ops.empty([Math.ceil(bytes / 4)]);
-    ops.zero(this.#buffer); // pages never written would all be one and the same page, and that one in a cache
   }
 
   /**
@@ -67,22 +65,22 @@ export class StreamingRead {
    * with, so that whoever else wants the processor disturbs both alike.
    */
   measure(seconds: number, bytes: number): number {
-    const reads = Math.ceil(bytes / this.#bytes);
-    let best = 0;
-    const end = performance.now() + 1000 * seconds;
-    for (let i = 0; i < 3 || performance.now() < end; i++) best = Math.max(best, this.#sample(reads));
-    return best;
-  }
-
-  close(): void {
-    this.#ops.free(this.#buffer);
-  }
-
-  #sample(reads: number): number {
-    let seconds = 0;
-    for (let i = 0; i < reads; i++) {
-      seconds += this.#ops.symbols.graft_bench_read(this.#buffer.ptr as never, this.#bytes, 1);
+    const buffer = this.#ops.empty([Math.ceil(this.#bytes / 4)]);
+    try {
+      this.#ops.zero(buffer); // pages never written would all be one and the same page, and that one in a cache
+      const reads = Math.ceil(bytes / this.#bytes);
+      let best = 0;
+      const end = performance.now() + 1000 * seconds;
+      for (let i = 0; i < 3 || performance.now() < end; i++) best = Math.max(best, this.#sample(buffer, reads));
+      return best;
+    } finally {
+      this.#ops.free(buffer);
     }
+  }
+
+  #sample({ ptr }: Tensor, reads: number): number {
+    let seconds = 0;
+    for (let i = 0; i < reads; i++) seconds += this.#ops.symbols.graft_bench_read(ptr as never, this.#bytes, 1);
     return (reads * this.#bytes) / seconds;
   }
 }

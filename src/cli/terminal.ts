@@ -32,7 +32,7 @@ export function formatBytes(bytes: number): string {
     value /= 1024;
     unit++;
   }
-  return `${unit === 0 ? value : value.toPrecision(3).replace(/\.?0+$/, "")} ${units[unit]}`;
+  return `${unit === 0 ? value : Number(value.toPrecision(3))} ${units[unit]}`;
 }
 
 /** "12s", "3m 05s", "2h 10m". */

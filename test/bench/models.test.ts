@@ -48,7 +48,6 @@ beforeAll(async () => {
   read = new StreamingRead(subject.ops, 1 << 22);
 });
 afterAll(() => {
-  read.close();
   for (const pool of subject.pools) pool.free();
   subject.model.free();
 });
