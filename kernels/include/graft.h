@@ -1,6 +1,6 @@
 /* graft.h: the C ABI between the TypeScript that conducts and the kernels that compute.
  *
- * Every kernel library (reference, cpu, cuda) exports all of it. Rules that hold for each function:
+ * Every kernel library (kernels/reference, kernels/cpu) exports all of it. Rules that hold for each function:
  *  - Arguments come in the order outputs, inputs, weights, sizes, scalars.
  *  - Pointers name memory from graft_alloc unless a name ends in _host. Matrices are row-major and dense.
  *  - An op returns 0, or a non-zero status after which graft_last_error() says why. It never exits, prints,
@@ -28,12 +28,12 @@ enum graft_dtype { GRAFT_F32 = 0, GRAFT_BF16 = 1, GRAFT_F16 = 2 }; /* f16: only 
 enum graft_status { GRAFT_OK = 0, GRAFT_INVALID = 1, GRAFT_UNSUPPORTED = 2, GRAFT_OUT_OF_MEMORY = 3, GRAFT_DEVICE = 4 };
 
 /* ---- library ---- */
-GRAFT_EXPORT int32_t graft_abi_version(void);
+GRAFT_EXPORT int32_t graft_abi_version(void); /* GRAFT_ABI_VERSION of the header it was built with */
 GRAFT_EXPORT const char* graft_last_error(void);
 /* Call once before any op; again to change the number of threads. num_threads 0 = all cores. Fails with
  * GRAFT_UNSUPPORTED where the processor lacks the instructions this library was built for. */
 GRAFT_EXPORT int32_t graft_init(int32_t num_threads);
-/* Writes a JSON object (name, isa, threads, features, memory) of at most capacity bytes, zero-terminated. */
+/* Writes a JSON object (name, backend, isa, threads, features, memory) of at most capacity bytes, zero-terminated. */
 GRAFT_EXPORT int32_t graft_device_info(char* json_host, int32_t capacity);
 
 /* ---- memory ---- */
@@ -169,9 +169,13 @@ GRAFT_EXPORT int32_t graft_gdn_gate_backward(float* dza, float* dzb, float* dA_l
                                              float beta_scale);
 
 /* ---- linear attention, serving form (block-anchored) ----
- * Per sequence and layer one state slot: the recurrent state at the start of the current block of `block` tokens (cut
- * at absolute positions) and that block's rows so far. Row i of sequence s stands at position start_pos[s] + i; a state
- * at position 0 is read as zero whatever the slot holds. state + slots[s]*state_stride floats. */
+ * Per sequence and layer one state slot, at state + slots[s]*state_stride floats. Its first word is the number of
+ * tokens it has seen, as int32 bits; what follows is the library's own. kernels/cpu keeps the recurrent state S0 at the
+ * start of the current block of `block` tokens (cut at absolute positions) and that block so far: keys, values (gdn:
+ * the solved rows u) and products of decays; S0 is written once per block. kernels/reference keeps the plain state in
+ * double. Row i of sequence s stands at position start_pos[s] + i. Position 0 begins anew whatever the slot holds; any
+ * other must be where the slot stands, else GRAFT_INVALID. Slots move between calls as bytes, never between libraries.
+ */
 GRAFT_EXPORT double graft_gla_state_floats(int32_t Hkv, int32_t Dk, int32_t Dv, int32_t block);
 /* o[N,Hq,Dv]; q[N,Hq,Dk]; k, a[N,Hkv,Dk] (a = log decay <= 0); v[N,Hkv,Dv]. */
 GRAFT_EXPORT int32_t graft_gla(float* o, float* state, const float* q, const float* k, const float* v, const float* a,
@@ -191,8 +195,9 @@ GRAFT_EXPORT int32_t graft_gdn_state_read(float* recurrent, const float* slot_st
                                           int32_t Dv, int32_t block, int32_t position);
 
 /* ---- linear attention, training form (chunked) ----
- * workspace (graft_*_train_floats) carries chunk states from the forward to the backward call. initial_state[S,H,Dk,Dv]
- * NULL = zero; final_state, d_final, d_initial may be NULL. */
+ * workspace (graft_*_train_floats) carries what the backward call needs besides its operands: states between chunks
+ * and, for gdn, the rows of the forward substitution. initial_state[S,H,Dk,Dv] NULL = zero, the same in both calls;
+ * final_state, d_final, d_initial may be NULL. */
 GRAFT_EXPORT double graft_gla_train_floats(int32_t N, int32_t S, int32_t Hq, int32_t Hkv, int32_t Dk, int32_t Dv);
 GRAFT_EXPORT int32_t graft_gla_train(float* o, float* final_state, float* workspace, const float* q, const float* k,
                                      const float* v, const float* a, const float* initial_state,

@@ -170,7 +170,7 @@ export interface EngineOptions {
   maxSequences?: number;
   /** Sequences that may wait; beyond it a request is refused with CapacityError (default 256). */
   maxWaiting?: number;
-  /** Tokens of one KV page, 16 to 64 (default 32). */
+  /** Tokens of one KV page, 1 to 1024 (default 32). */
   pageSize?: number;
   /** default f32 */
   kvDtype?: "f32" | "bf16";

@@ -2,6 +2,10 @@
 // Knows C types and nothing of shapes. test/ops/abi.test.ts compares it with the header, name by name.
 import { dlopen } from "bun:ffi";
 
+/** GRAFT_ABI_VERSION of the header. */
+export const ABI_VERSION = 1;
+
+/** C types of every function: arguments in order, result. */
 export const symbols = {
   graft_abi_version: { args: [], returns: "i32" },
   graft_last_error: { args: [], returns: "cstring" },

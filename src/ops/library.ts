@@ -5,7 +5,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { RequestError } from "../errors.ts";
 import { writeFileAtomically } from "../store/files.ts";
-import { type KernelLibrary, openLibrary } from "./abi.ts";
+import { ABI_VERSION, type KernelLibrary, openLibrary } from "./abi.ts";
 
 /** Kernel libraries by instruction set, `reference` being the plain truth that the others are tested against. */
 export const isaNames = ["reference", "avx2", "avx512", "avx512_bf16"] as const;
@@ -18,23 +18,15 @@ const embedded: Readonly<Record<Isa, () => Promise<{ default: string }>>> = {
   avx512_bf16: () => import("../../build/kernels/libgraft_cpu_avx512_bf16.so", { with: { type: "file" } }),
 };
 
+const AVX2 = ["avx2", "fma", "bmi2", "f16c", "movbe"];
+const AVX512 = [...AVX2, "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd"];
+
 /** Processor flags each library needs, as /proc/cpuinfo spells them. */
 const needs: Readonly<Record<Isa, readonly string[]>> = {
   reference: [],
-  avx2: ["avx2", "fma", "bmi2", "f16c", "movbe"],
-  avx512: ["avx2", "fma", "bmi2", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd"],
-  avx512_bf16: [
-    "avx2",
-    "fma",
-    "bmi2",
-    "f16c",
-    "avx512f",
-    "avx512bw",
-    "avx512dq",
-    "avx512vl",
-    "avx512cd",
-    "avx512_bf16",
-  ],
+  avx2: AVX2,
+  avx512: AVX512,
+  avx512_bf16: [...AVX512, "avx512_bf16"],
 };
 
 export interface LibraryOptions {
@@ -81,14 +73,18 @@ export async function openKernels(options: LibraryOptions = {}): Promise<OpenedL
   return { symbols, isa };
 }
 
-/** @throws RequestError with the way out where the system refuses the file */
+/** @throws RequestError, with the way out where the system refuses the file */
 function open(path: string): KernelLibrary {
+  let symbols: KernelLibrary;
   try {
-    return openLibrary(path);
+    symbols = openLibrary(path);
   } catch (cause) {
     const hint = "name a folder that may be written and executed from with --lib-dir DIR or GRAFT_LIB_DIR";
     throw new RequestError("kernel_library", `${(cause as Error).message}; ${hint}`, { cause });
   }
+  const version = symbols.graft_abi_version();
+  if (version === ABI_VERSION) return symbols;
+  throw new RequestError("kernel_library", `Cannot use "${path}": its ABI is ${version}, expected ${ABI_VERSION}`);
 }
 
 async function libraryPath(isa: Isa, options: LibraryOptions): Promise<string> {

@@ -1,11 +1,10 @@
 import { expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { symbols } from "../../src/ops/abi.ts";
+import { ABI_VERSION, symbols } from "../../src/ops/abi.ts";
 
-const header = readFileSync(join(import.meta.dir, "../../kernels/include/graft.h"), "utf8")
-  .replaceAll(/\/\*[\s\S]*?\*\//g, "")
-  .replaceAll(/^#.*$/gm, "");
+const source = readFileSync(join(import.meta.dir, "../../kernels/include/graft.h"), "utf8");
+const header = source.replaceAll(/\/\*[\s\S]*?\*\//g, "").replaceAll(/^#.*$/gm, "");
 
 /** "int32_t N" -> "i32"; every pointer is "ptr". */
 function ffiType(declaration: string): string {
@@ -31,4 +30,8 @@ test("symbols equal the prototypes of graft.h, name by name and type by type", (
   const expected = prototypes();
   expect(Object.keys(expected).length).toBeGreaterThan(70);
   expect(JSON.parse(JSON.stringify(symbols))).toEqual(expected);
+});
+
+test("ABI_VERSION is the header's", () => {
+  expect(/^#define GRAFT_ABI_VERSION (\d+)$/m.exec(source)?.[1]).toBe(String(ABI_VERSION));
 });
