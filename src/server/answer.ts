@@ -2,7 +2,7 @@
 
 import { randomBytes } from "node:crypto";
 import type { ServerContext } from "./context.ts";
-import { errorBody, HttpError, isUnexpected, toHttpError } from "./errors.ts";
+import { errorBody, HttpError, logText, toHttpError } from "./errors.ts";
 import { type ChoicePiece, type GenerationPlan, generateChoices } from "./generation.ts";
 import { type SseEvent, sseResponse, withTimeout } from "./sse.ts";
 import { UsageCount } from "./usage.ts";
@@ -105,7 +105,8 @@ async function streamedAnswer(
     }
   }
   return sseResponse(request.signal, events, (error) => {
-    if (isUnexpected(error)) context.log(error instanceof Error ? (error.stack ?? error.message) : String(error));
+    const text = logText(error);
+    if (text !== null) context.log(text);
     return [{ data: JSON.stringify(errorBody(toHttpError(error))) }, { data: "[DONE]" }];
   });
 }

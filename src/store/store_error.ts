@@ -25,7 +25,7 @@ const CAUSES: Readonly<Record<string, readonly [StoreErrorCode, string]>> = {
   SQLITE_BUSY: ["locked", "another process holds it for too long; try again"],
   SQLITE_CORRUPT: ["corrupt", "the database is damaged; restore a backup or choose another folder"],
   SQLITE_NOTADB: ["corrupt", "the file is not a graft database; choose another folder"],
-  SQLITE_IOERR: ["io", "reading or writing failed; check the disk"],
+  SQLITE_IOERR: ["io", "reading or writing failed; check the disk and the space left on it"],
   EIO: ["io", "reading or writing failed; check the disk"],
   ENOTDIR: ["io", "part of the path is a file; choose another folder"],
   EEXIST: ["io", "a file is in the way; choose another folder"],
