@@ -16,6 +16,7 @@ export const targets = {
   avx512: { folder: "cpu", flags: ["-march=x86-64-v4"] },
   avx512_bf16: { folder: "cpu", flags: ["-march=x86-64-v4", "-mavx512bf16"] },
 } as const;
+/** Name of a library. */
 export type Target = keyof typeof targets;
 
 /** File name of a library. */

@@ -121,7 +121,12 @@ function belongTogether(info: StoredPoolInfo, tensors: TensorReader): boolean {
   if (info.sample === null) return true;
   const sample = createHash("sha256");
   for (const { name, shape } of poolTensors(info)) {
-    const head = new Uint8Array(Math.min(SAMPLE_BYTES, shape.reduce((bytes, size) => bytes * size, 4)));
+    const head = new Uint8Array(
+      Math.min(
+        SAMPLE_BYTES,
+        shape.reduce((bytes, size) => bytes * size, 4),
+      ),
+    );
     tensors.readInto(name, 0, head);
     sample.update(head);
   }

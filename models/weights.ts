@@ -1,5 +1,7 @@
 // From stored tensors to device memory, one tensor at a time: packed linear weights in the wanted dtype, everything else in
 // float32. Assumes that verify.ts has passed the tensors. Knows no architecture.
+import { firstNonFinite } from "../src/checkpoint/finite.ts";
+import { printable } from "../src/checkpoint/hf_config.ts";
 import type { StoredTensor, TensorReader } from "../src/checkpoint/tensors.ts";
 import { CheckpointError } from "../src/errors.ts";
 import type { Ops, PackedLinear } from "../src/ops/ops.ts";
@@ -15,6 +17,15 @@ export type WeightDType = "auto" | "f32" | "bf16";
 const CHUNK_BYTES = 4 << 20;
 
 const dtypes: Partial<Record<StoredTensor["dtype"], DType>> = { F32: "f32", BF16: "bf16", F16: "f16" };
+
+/** @throws CheckpointError naming a weight that is no number; `first` is the place of bytes[0] in the tensor */
+function requireNumbers(name: string, bytes: Uint8Array, dtype: DType, first = 0): void {
+  const found = firstNonFinite(bytes, dtype);
+  if (found < 0) return;
+  throw new CheckpointError(
+    `Cannot load tensor "${printable(name)}": value ${first + found} is NaN or infinite, expected numbers`,
+  );
+}
 
 /** Loads tensors whose names begin with a prefix. */
 export class WeightLoader {
@@ -58,7 +69,7 @@ export class WeightLoader {
   conv1d(name: string, parts = 1): Linear[] {
     const stored = this.#stored(`${name}.weight`).shape;
     const [inputs, outputs] = [stored[0]!, stored[1]! / parts];
-    const bias = this.#reader.float32(`${this.#prefix}${name}.bias`);
+    const bias = this.#floats(`${name}.bias`);
     const weight = this.#transposed(`${name}.weight`);
     try {
       return Array.from({ length: parts }, (_, i) => {
@@ -79,7 +90,13 @@ export class WeightLoader {
   /** Any tensor in float32: norms, biases, convolutions. */
   vector(name: string): Tensor {
     const { shape } = this.#stored(name);
-    return this.ops.fromArray(shape, this.#reader.float32(this.#prefix + name));
+    return this.ops.fromArray(shape, this.#floats(name));
+  }
+
+  #floats(name: string): Float32Array {
+    const values = this.#reader.float32(this.#prefix + name);
+    requireNumbers(this.#prefix + name, new Uint8Array(values.buffer, values.byteOffset, values.byteLength), "f32");
+    return values;
   }
 
   #optionalVector(name: string): Tensor | null {
@@ -133,6 +150,7 @@ export class WeightLoader {
       const count = Math.min(step, total - done);
       const chunk = buffer.subarray(0, count * width);
       this.#reader.readInto(name, done * width, chunk);
+      requireNumbers(name, chunk, dst.dtype, done);
       this.ops.upload({ ptr: dst.ptr + done * width, shape: [count], dtype: dst.dtype }, chunk);
     }
   }
@@ -143,6 +161,7 @@ export class WeightLoader {
     const [a, b] = [shape[0]!, shape[1]!];
     const bytes = new Uint8Array(a * b * dtypeBytes[device]);
     this.#reader.readInto(this.#prefix + name, 0, bytes);
+    requireNumbers(this.#prefix + name, bytes, device);
     const values = device === "f32" ? new Float32Array(bytes.buffer) : new Uint16Array(bytes.buffer);
     return this.#converted(this.ops.fromArray([b, a], transpose(values, a, b), device));
   }

@@ -24,6 +24,7 @@ export interface FullAttentionWeights {
   readonly ropeTable: Tensor | null;
 }
 
+/** Serving form of one layer's softmax attention. */
 export class FullAttention implements TokenMixer {
   readonly kind = "full_attention";
   readonly sizes: AttentionSizes;

@@ -8,6 +8,7 @@ import { DeltaRule } from "./delta.ts";
 import type { Context, LinearShape, MixerBatch, StateSpec, TokenMixer } from "./mixer.ts";
 import { convStateFloats } from "./shape.ts";
 
+/** Serving form of one Gated DeltaNet layer. */
 export class GdnAttention implements TokenMixer {
   readonly kind = "gdn";
   readonly shape: LinearShape;

@@ -10,6 +10,7 @@ import { GatedOutput } from "./output.ts";
 import { convStateFloats, linearSizes } from "./shape.ts";
 import { recurrentSlots } from "./state.ts";
 
+/** Serving form of one gated linear attention layer. */
 export class GlaAttention implements TokenMixer {
   readonly kind = "gla";
   readonly shape: LinearShape;

@@ -9,6 +9,7 @@ import type { Context, LinearShape, MixerBatch, StateSpec, TokenMixer } from "./
 import { convStateFloats } from "./shape.ts";
 import { convSlots } from "./state.ts";
 
+/** Serving form of one JetBlock layer. */
 export class JetAttention implements TokenMixer {
   readonly kind = "jet";
   readonly shape: LinearShape;

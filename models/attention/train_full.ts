@@ -33,6 +33,7 @@ export interface FullAttentionOptions {
   readonly normEps: number;
 }
 
+/** Training form of one layer's softmax attention. */
 export class TrainableFullAttention implements TrainableMixer<SavedFull> {
   readonly params: ParameterSet;
   readonly #options: FullAttentionOptions;

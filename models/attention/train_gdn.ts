@@ -14,6 +14,7 @@ export interface SavedGdn extends Saved {
   readonly delta: SavedDelta;
 }
 
+/** Training form of one Gated DeltaNet layer. */
 export class TrainableGdn implements TrainableMixer<SavedGdn> {
   readonly params: ParameterSet;
   readonly #projections: TrainableProjections;

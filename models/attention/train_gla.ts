@@ -21,6 +21,7 @@ export interface SavedGla extends Saved {
   readonly output: SavedOutput;
 }
 
+/** Training form of one gated linear attention layer. */
 export class TrainableGla implements TrainableMixer<SavedGla> {
   readonly params: ParameterSet;
   readonly #shape: LinearShape;

@@ -24,6 +24,7 @@ export interface SavedJet extends Saved {
   readonly delta: SavedDelta;
 }
 
+/** Training form of one JetBlock layer. */
 export class TrainableJet implements TrainableMixer<SavedJet> {
   readonly params: ParameterSet;
   readonly #q: Projection;

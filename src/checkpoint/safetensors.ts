@@ -8,6 +8,7 @@ import type { TensorReader } from "./tensors.ts";
 
 /** Element types of the format that can be read, with their size in bytes. */
 const elementBytes = { F32: 4, BF16: 2, F16: 2, F64: 8, I32: 4, I64: 8, U8: 1 } as const;
+/** Element type as a header spells it. */
 export type SafetensorsDType = keyof typeof elementBytes;
 
 /** Bytes of a tensor's data. */
@@ -19,6 +20,7 @@ export function bytesOfStored({ dtype, shape }: { dtype: SafetensorsDType; shape
 const MAX_HEADER_BYTES = 100_000_000;
 const MAX_DIMENSIONS = 8;
 
+/** One tensor as the header describes it. */
 export interface TensorEntry {
   readonly name: string;
   readonly dtype: SafetensorsDType;
@@ -238,6 +240,7 @@ function countTopLevelKeys(text: string): number {
   return keys;
 }
 
+/** One tensor of a file to be written. */
 export interface TensorToWrite {
   readonly name: string;
   readonly dtype: SafetensorsDType;

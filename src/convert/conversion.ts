@@ -24,6 +24,7 @@ import type { Student } from "./student.ts";
 /** Rows that calibrate the output gates: enough tokens to determine C directions. */
 const CALIBRATION_TOKENS_PER_CHANNEL = 64;
 
+/** One run: students of every layer and variant, and how far they are. */
 export class Conversion {
   /** By layer, then in the order of the recipe's variants. */
   readonly students: readonly (readonly Student[])[];

@@ -15,6 +15,7 @@ import { Conversion } from "./conversion.ts";
 import { finishedPool, type Mark, type PoolSummary, writePool } from "./pool_files.ts";
 import type { Recipe } from "./recipe.ts";
 
+/** What a conversion needs. */
 export interface ConvertOptions {
   readonly ops: Ops;
   readonly model: LoadedModel;
@@ -33,6 +34,7 @@ export interface ConvertOptions {
   readonly progress?: Progress;
 }
 
+/** What a conversion brought, and what it took. */
 export interface ConvertResult {
   readonly pools: readonly PoolSummary[];
   /** Steps that an earlier process had done. */

@@ -30,6 +30,7 @@ export interface PoolDetails {
   readonly source: string;
 }
 
+/** A pool on disk and how it was made. */
 export interface PoolSummary extends PoolDetails {
   readonly variant: Variant;
   readonly folder: string;

@@ -13,6 +13,7 @@ import {
 } from "../data/rows.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 
+/** Where the text comes from and the rows it becomes. */
 export interface PrepareDataOptions {
   readonly data: readonly string[];
   /** Paths, or the share of the documents to set aside (0: none). */
@@ -24,6 +25,7 @@ export interface PrepareDataOptions {
   readonly heldoutTokens?: number;
 }
 
+/** Rows to train on and rows to measure on. */
 export interface PreparedData {
   readonly training: RowSet;
   readonly heldout: RowSet | null;

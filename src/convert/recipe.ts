@@ -9,6 +9,7 @@ export type Init = "copy" | "random";
 /** ridge: the output gate starts as a positive constant on the layer's own inputs; random: as small noise. */
 export type GateInit = "ridge" | "random";
 
+/** What a caller may set; the rest follows from the budget. */
 export interface RecipeOptions {
   readonly variants: readonly Variant[];
   /** Tokens to train on; 0 leaves the initial values. */
@@ -92,6 +93,7 @@ export function resolveRecipe(options: RecipeOptions, maxPositions: number): Rec
   };
 }
 
+/** The learning rate of a recipe's steps. */
 export function scheduleOf(recipe: Recipe): Schedule {
   const { learningRate, warmupSteps, steps, floor } = recipe;
   return { kind: "cosine", peak: learningRate, warmupSteps, totalSteps: Math.max(1, steps), floor };

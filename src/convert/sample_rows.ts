@@ -15,6 +15,7 @@ export interface SamplingEngine {
   generate(requests: readonly GenerateRequest[]): GenerateResult[] | Promise<GenerateResult[]>;
 }
 
+/** How many rows, how long, and from which token. */
 export interface SampleOptions {
   readonly count: number;
   readonly rowLength: number;

@@ -13,6 +13,7 @@ export interface ErrorSums {
   output: number;
 }
 
+/** A counterpart with its optimiser. */
 export class Student {
   readonly layer: number;
   readonly shape: LinearShape;

@@ -19,6 +19,7 @@ export interface RowEncoder {
   readonly separatorId: number | null;
 }
 
+/** Number of rows of a set. */
 export function numRows(rows: RowSet): number {
   return rows.starts.length - 1;
 }
@@ -28,6 +29,7 @@ export function rowIds(rows: RowSet, r: number): Int32Array {
   return rows.ids.subarray(rows.starts[r]!, rows.starts[r + 1]!);
 }
 
+/** Copies rows end to end. */
 export function makeRowSet(rows: readonly ArrayLike<number>[]): RowSet {
   const starts = new Int32Array(rows.length + 1);
   for (let r = 0; r < rows.length; r++) starts[r + 1] = starts[r]! + rows[r]!.length;

@@ -41,12 +41,14 @@ export interface Backend {
   run(batch: Batch): ChunkOutput[];
 }
 
+/** The next `count` tokens of a sequence. */
 export function makeChunk(sequence: Sequence, count: number): Chunk {
   const start = sequence.numComputed;
   const numOutputs = Math.min(count, Math.max(0, start + count - sequence.outputFrom));
   return { sequence, start, count, numOutputs };
 }
 
+/** Orders chunks so that those of one hybrid stand together. */
 export function makeBatch(chunks: Chunk[]): Batch {
   chunks.sort((a, b) => a.sequence.hybrid.serial - b.sequence.hybrid.serial || a.sequence.id - b.sequence.id);
   return { chunks, numRows: chunks.reduce((sum, chunk) => sum + chunk.count, 0) };

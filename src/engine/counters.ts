@@ -1,6 +1,7 @@
 // What the engine has done so far, for metrics. Knows step results, not sequences' insides.
 import type { FinishReason } from "./types.ts";
 
+/** Counts since the engine's start; one mutable record. */
 export class Counters {
   steps = 0;
   promptTokens = 0;

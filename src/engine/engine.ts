@@ -45,6 +45,7 @@ export interface EngineParts {
   readonly close: () => void;
 }
 
+/** Continuous batching over one loaded model and its hybrids. */
 export class Engine {
   readonly info: EngineInfo;
   readonly #parts: EngineParts;

@@ -5,6 +5,7 @@ import type { Engine, StepResult } from "./engine.ts";
 import { type CallMessage, type FromEngine, type ToEngine, toWire } from "./protocol.ts";
 import type { PoolInfo, ScoreRequest, ScoreResult } from "./types.ts";
 
+/** What a host drives and whom it tells. */
 export interface HostParts {
   readonly engine: Engine;
   readonly post: (message: FromEngine) => void;
@@ -22,6 +23,7 @@ interface ScoreJob {
   numDone: number;
 }
 
+/** Serves one client's messages with one engine. */
 export class EngineHost {
   readonly #parts: HostParts;
   /** Client's id by engine's id, and back, of generations. */

@@ -15,6 +15,7 @@ export interface StateSlotShape {
   readonly convFloats: number;
 }
 
+/** A mask over the backbone, resolved to mixers. */
 export interface Hybrid {
   readonly name: string;
   /** Orders and tells apart registered hybrids, also two of one name after a redirection. */
@@ -38,6 +39,7 @@ export function slotShape(mixer: TokenMixer): StateSlotShape {
   return { floats: convOffset + roundUp(convFloats), convOffset, convFloats };
 }
 
+/** Resolves what a sequence of this hybrid needs; mixers has one entry per layer. */
 export function makeHybrid(
   name: string,
   serial: number,

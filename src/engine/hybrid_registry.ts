@@ -10,6 +10,7 @@ import { BASE_HYBRID, type HybridSpec, type PoolInfo } from "./types.ts";
 const MAX_HYBRIDS = 100_000;
 const MAX_NAME = 256;
 
+/** Hybrids by name, pools by id. */
 export class HybridRegistry {
   readonly #own: readonly TokenMixer[];
   readonly #identity: string;

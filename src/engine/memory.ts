@@ -7,6 +7,7 @@ import { type Tensor, view } from "../tensor/tensor.ts";
 import type { StateSlotShape } from "./hybrid.ts";
 import type { Sequence } from "./sequence.ts";
 
+/** What the limits of an engine come to in memory. */
 export interface MemorySizes {
   readonly numPages: number;
   readonly pageSize: number;
@@ -19,6 +20,7 @@ export interface MemorySizes {
   readonly maxContext: number;
 }
 
+/** The KV cache, its page table and the states, on the device. */
 export class EngineMemory {
   readonly #ops: Ops;
   readonly #sizes: MemorySizes;

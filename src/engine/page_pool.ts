@@ -1,6 +1,7 @@
 // The free list of KV pages. A page holds pageSize tokens of one sequence in one full-attention layer. Page numbers
 // only: the memory behind them is the runner's.
 
+/** Free pages, handed out lowest first. */
 export class PagePool {
   readonly numPages: number;
   readonly #free: Int32Array;

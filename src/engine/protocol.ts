@@ -24,6 +24,7 @@ export interface Calls {
   stats: { argument: null; result: EngineStats };
 }
 
+/** Name of a call. */
 export type CallName = keyof Calls;
 
 /** One call with the argument that belongs to its name. */
@@ -44,6 +45,7 @@ export type ToEngine =
   | CallMessage
   | { readonly kind: "close" };
 
+/** What the engine's thread says. */
 export type FromEngine =
   | { readonly kind: "ready"; readonly info: EngineInfo }
   | { readonly kind: "events"; readonly events: readonly { readonly id: number; readonly event: TokenEvent }[] }
@@ -52,18 +54,21 @@ export type FromEngine =
   | { readonly kind: "error"; readonly id: number | null; readonly error: WireError }
   | { readonly kind: "closed" };
 
+/** An error's class, code and words; classes do not survive cloning. */
 export interface WireError {
   readonly name: string;
   readonly code: string;
   readonly message: string;
 }
 
+/** An error as plain data. */
 export function toWire(error: unknown): WireError {
   if (!(error instanceof Error)) return { name: "Error", code: "", message: String(error) };
   const code = "code" in error && typeof error.code === "string" ? error.code : "";
   return { name: error.name, code, message: error.message };
 }
 
+/** The error again, of its class where that is one of errors.ts. */
 export function fromWire({ name, code, message }: WireError): Error {
   if (name === "RequestError") return new RequestError(code, message);
   if (name === "CapacityError") return new CapacityError(message);

@@ -4,6 +4,7 @@ import type { Hybrid } from "./hybrid.ts";
 import { Sequence } from "./sequence.ts";
 import type { GenerateRequest, SamplingParams, ScoreRequest } from "./types.ts";
 
+/** Most alternatives whose log-probabilities a request may ask for. */
 export const MAX_LOGPROBS = 20;
 const MAX_CHOICE = 0xffff_ffff;
 

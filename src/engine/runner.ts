@@ -25,6 +25,7 @@ interface OutputRow {
   readonly position: number;
 }
 
+/** Runs batches on the loaded model. */
 export class Runner implements Backend {
   /** Set by tests. */
   tap: LogitsTap | null = null;

@@ -17,6 +17,7 @@ export interface DrawRow {
   readonly position: number;
 }
 
+/** Draws and scores for rows of logits on the device. */
 export class Sampler {
   readonly #ops: Ops;
   readonly #arena: Arena;

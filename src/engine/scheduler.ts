@@ -6,6 +6,7 @@ import { PagePool } from "./page_pool.ts";
 import type { Sequence } from "./sequence.ts";
 import { StatePool } from "./state_pool.ts";
 
+/** Budgets of a step and sizes of the pools. */
 export interface SchedulerLimits {
   readonly maxBatchTokens: number;
   readonly maxSequences: number;
@@ -15,6 +16,7 @@ export interface SchedulerLimits {
   readonly numStateFloats: number;
 }
 
+/** Waiting and running sequences, and the pools they draw on. */
 export class Scheduler {
   readonly limits: SchedulerLimits;
   readonly pages: PagePool;

@@ -3,6 +3,7 @@
 import type { Hybrid } from "./hybrid.ts";
 import type { FinishReason, SamplingParams, Usage } from "./types.ts";
 
+/** How a sequence's tokens are drawn, every default filled in. */
 export interface SamplingState extends Required<SamplingParams> {
   readonly choice: number;
   /** -1: no log-probabilities; k: of the chosen token and the k most likely. */
@@ -17,6 +18,7 @@ export interface ScoreState {
   readonly argmax: Int32Array;
 }
 
+/** What a checked request says of its sequence. */
 export interface SequenceSpec {
   readonly id: number;
   readonly hybrid: Hybrid;
@@ -30,6 +32,7 @@ export interface SequenceSpec {
   readonly score: ScoreState | null;
 }
 
+/** Mutable; one per request. */
 export class Sequence {
   readonly id: number;
   readonly hybrid: Hybrid;

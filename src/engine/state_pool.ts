@@ -6,6 +6,7 @@ interface Extent {
   end: number;
 }
 
+/** Free stretches of the state memory. */
 export class StatePool {
   readonly numFloats: number;
   /** Free stretches, ascending, never touching one another. */

@@ -16,6 +16,7 @@ export interface LayerGroup {
   readonly index: Tensor | null;
 }
 
+/** A batch as the kernels see it. */
 export interface StepPlan {
   readonly numRows: number;
   /** i32[N] */
@@ -50,6 +51,7 @@ export function planCapacity(batch: Batch, numLayers: number): number {
   return 2 * N + numLayers * (3 * N + 5 * S) + N;
 }
 
+/** Fills the step's tables; tensors hold their values after tables.send(). */
 export function planStep(batch: Batch, numLayers: number, tables: StepTables, memory: EngineMemory): StepPlan {
   const ids = tables.take(batch.numRows);
   const positions = tables.take(batch.numRows);

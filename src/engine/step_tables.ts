@@ -4,6 +4,7 @@ import { Staging } from "../ops/device.ts";
 import type { Ops } from "../ops/ops.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 
+/** A bump allocator of integers, emptied every step. */
 export class StepTables {
   readonly #ops: Ops;
   #staging: Staging<Int32Array>;

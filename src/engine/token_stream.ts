@@ -1,6 +1,7 @@
 // One generation as its reader sees it: an async iterator that can be left or aborted at any moment, also while it waits.
 import type { TokenEvent } from "./types.ts";
 
+/** Ends with its last event, or with the error that fail() gave. */
 export class TokenStream implements AsyncIterableIterator<TokenEvent> {
   readonly #cancel: () => void;
   readonly #events: TokenEvent[] = [];

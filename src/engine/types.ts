@@ -42,11 +42,13 @@ export interface GenerateRequest {
 /** Why a sequence ended; "cancelled" also covers a sequence cut by close(). */
 export type FinishReason = "stop" | "length" | "cancelled";
 
+/** A token and its natural logarithm of probability. */
 export interface TokenLogprob {
   id: number;
   logprob: number;
 }
 
+/** Tokens of one request so far. */
 export interface Usage {
   promptTokens: number;
   completionTokens: number;
@@ -84,6 +86,7 @@ export interface ScoreRequest {
   continuationIds: readonly number[] | Int32Array;
 }
 
+/** What a scored continuation got. */
 export interface ScoreResult {
   /** One per continuation id, natural logarithm. */
   logprobs: Float32Array;
@@ -102,6 +105,7 @@ export interface HybridSpec {
   pools?: { readonly [V in Variant]?: string };
 }
 
+/** A registered hybrid and what a sequence of it costs. */
 export interface HybridInfo {
   name: string;
   layers: readonly (Variant | null)[];
@@ -112,6 +116,7 @@ export interface HybridInfo {
   stateBytes: number;
 }
 
+/** A loaded pool. */
 export interface PoolInfo {
   id: string;
   variant: Variant;

@@ -12,6 +12,7 @@ export interface EvalEngine {
   generate(requests: readonly GenerateRequest[]): Awaitable<GenerateResult[]>;
 }
 
+/** How a task is scored. */
 export interface EvaluateOptions {
   /** Completions: decode greedily and compare the text, instead of asking whether greedy decoding writes exactly its ids. */
   readonly generate?: { decode(ids: readonly number[]): string } | null;
@@ -20,6 +21,7 @@ export interface EvaluateOptions {
   readonly batch?: number;
 }
 
+/** One hybrid's results on one task. */
 export interface Evaluation {
   readonly task: string;
   readonly hybrid: string;

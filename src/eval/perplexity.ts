@@ -1,6 +1,7 @@
 // Perplexity of rows of ids, through the engine's scoring. Knows no text.
 import type { EvalEngine } from "./evaluate.ts";
 
+/** Mean negative log-likelihood per token, and its exponential. */
 export interface Perplexity {
   /** Every id but the first of each row is predicted. */
   readonly predictedTokens: number;

@@ -4,6 +4,7 @@ import { type ChoiceDocument, type CompletionDocument, codePoints, type Source, 
 
 /** auto: as the tokenizer itself does by default; always: with its special tokens; never: without. */
 export type BosPolicy = "auto" | "always" | "never";
+/** All policies, the default first. */
 export const bosPolicies: readonly BosPolicy[] = ["auto", "always", "never"];
 
 /** What scoring needs of a tokenizer. */
@@ -25,6 +26,7 @@ export interface PreparedRequest {
   readonly dropped: number;
 }
 
+/** A document as ids. */
 export interface PreparedDocument {
   readonly id: string;
   /** One per choice; a single one for a completion. */
@@ -37,6 +39,7 @@ export interface PreparedDocument {
   readonly completion?: string;
 }
 
+/** A task as ids of one tokenizer. */
 export interface PreparedTask {
   readonly name: string;
   readonly kind: Task["kind"];
@@ -46,6 +49,7 @@ export interface PreparedTask {
   readonly documents: readonly PreparedDocument[];
 }
 
+/** What turns a task's texts into ids. */
 export interface PrepareOptions {
   /** null for a model without tokenizer: only id documents can be scored. */
   readonly encoder: TaskEncoder | null;

@@ -1,7 +1,9 @@
 // Metrics over log-likelihoods: acc, acc_norm, exact match, standard errors, paired comparison. Pure arithmetic; knows
 // neither engine nor tokenizer.
 
+/** acc and acc_norm for multiple choice, exact_match for completions. */
 export type Metric = "acc" | "acc_norm" | "exact_match";
+/** All metrics. */
 export const metrics: readonly Metric[] = ["acc", "acc_norm", "exact_match"];
 
 /** What one document got. */
@@ -20,6 +22,7 @@ export interface DocumentRecord {
   readonly generated?: string;
 }
 
+/** A metric over all documents. */
 export interface MetricSummary {
   readonly mean: number;
   /** sqrt(sum (x - mean)² / (n - 1)) / sqrt(n); null for a single document. */
@@ -60,6 +63,7 @@ export function scoreChoices(
   };
 }
 
+/** Mean and standard error of the mean. */
 export function summarise(values: readonly number[]): MetricSummary {
   const n = values.length;
   const mean = values.reduce((sum, value) => sum + value, 0) / n;

@@ -5,6 +5,7 @@ import { readFileSync, statSync } from "node:fs";
 /** Where a document's text comes from: characters to be tokenised, or ids for models without a tokenizer. */
 export type Source = { readonly text: string } | { readonly ids: readonly number[] };
 
+/** A multiple-choice question. */
 export interface ChoiceDocument {
   readonly id: string;
   readonly line: number;
@@ -14,6 +15,7 @@ export interface ChoiceDocument {
   readonly gold: number;
 }
 
+/** A context and the one right continuation. */
 export interface CompletionDocument {
   readonly id: string;
   readonly line: number;
@@ -31,6 +33,7 @@ export type Task =
       readonly documents: CompletionDocument[];
     };
 
+/** Whether documents hold characters or token ids. */
 export type TaskForm = "text" | "ids";
 
 /** Upper bounds on what a task file may hold, so that a wrong file fails early and in words. */

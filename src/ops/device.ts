@@ -12,6 +12,7 @@ export type HostArray = Float32Array | Int32Array | Uint16Array | Uint8Array | F
 
 const STAGING_BYTES = 1 << 22;
 
+/** An opened kernel library and the memory it gives. */
 export class Device implements DeviceMemory {
   readonly symbols: KernelLibrary;
   readonly isa: Isa;

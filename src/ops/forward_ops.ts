@@ -49,6 +49,7 @@ export interface StateSlots {
   readonly slots: Tensor;
 }
 
+/** What serving needs: forward ops over packed weights, caches and states. */
 export class ForwardOps extends Device {
   // ---- linear layers and rows ----
 

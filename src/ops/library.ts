@@ -9,6 +9,7 @@ import { ABI_VERSION, type KernelLibrary, openLibrary } from "./abi.ts";
 
 /** Kernel libraries by instruction set, `reference` being the plain truth that the others are tested against. */
 export const isaNames = ["reference", "avx2", "avx512", "avx512_bf16"] as const;
+/** One of them. */
 export type Isa = (typeof isaNames)[number];
 
 const embedded: Readonly<Record<Isa, () => Promise<{ default: string }>>> = {
@@ -29,6 +30,7 @@ const needs: Readonly<Record<Isa, readonly string[]>> = {
   avx512_bf16: [...AVX512, "avx512_bf16"],
 };
 
+/** Which library is opened, and from where. */
 export interface LibraryOptions {
   /** Instruction set; absent or "auto": the best this processor has. */
   readonly isa?: Isa | "auto";
@@ -42,6 +44,7 @@ export interface LibraryOptions {
   readonly extractAlways?: boolean;
 }
 
+/** A library after graft_init. */
 export interface OpenedLibrary {
   readonly symbols: KernelLibrary;
   readonly isa: Isa;

@@ -8,8 +8,8 @@ import type { LibraryOptions } from "./library.ts";
 
 export type { AttentionSizes, LinearSizes, PackedLinear, PagedKv, StateSlots } from "./forward_ops.ts";
 
-/** AdamW with decoupled weight decay. */
-export interface AdamwSettings {
+/** Scalars of one AdamW step with decoupled weight decay. */
+export interface AdamwStep {
   readonly step: number;
   readonly lr: number;
   readonly beta1: number;
@@ -20,6 +20,7 @@ export interface AdamwSettings {
   readonly maxNorm: number;
 }
 
+/** Every op of graft.h under its own name in camelCase. */
 export class Ops extends ForwardOps {
   /** Opens the kernels of this machine (or those asked for). @throws RequestError if they cannot run here. */
   static async load(options: LibraryOptions = {}): Promise<Ops> {
@@ -506,7 +507,7 @@ export class Ops extends ForwardOps {
   }
 
   /** One AdamW step on p with moments m, v; normSquared (f64 [1]) is Σg² over the whole clipped group, or null. */
-  adamw(p: Tensor, m: Tensor, v: Tensor, g: Tensor, normSquared: Tensor | null, settings: AdamwSettings): void {
+  adamw(p: Tensor, m: Tensor, v: Tensor, g: Tensor, normSquared: Tensor | null, settings: AdamwStep): void {
     const n = numel(p);
     this.#same("adamw", n, { m, v, g });
     const { step, lr, beta1, beta2, eps, weightDecay, maxNorm } = settings;

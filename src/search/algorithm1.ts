@@ -10,11 +10,13 @@ export interface Proposal {
   readonly layers: readonly number[];
 }
 
+/** A proposal with its score. */
 export interface Candidate extends Proposal {
   /** Finite, or -Infinity where the evaluation gave no usable number. */
   readonly score: number;
 }
 
+/** One round: what was scored and what was taken. */
 export interface Round {
   readonly round: number;
   readonly candidates: readonly Candidate[];
@@ -24,12 +26,14 @@ export interface Round {
   readonly accepted: boolean;
 }
 
+/** One model of a trajectory. */
 export interface Selection {
   readonly layers: readonly number[];
   readonly score: number;
   readonly round: number;
 }
 
+/** Everything that a search found. */
 export interface Trajectory {
   readonly strategy: string;
   readonly numLayers: number;
@@ -44,11 +48,13 @@ export interface Trajectory {
   readonly stopped: StopReason;
 }
 
+/** Why a search ended. */
 export type StopReason = "below_threshold" | "enough_rounds" | "no_candidates";
 
 /** What a strategy offers in a round, ascending; an empty list ends the search. */
 export type Proposer = (round: number, current: readonly number[], rounds: readonly Round[]) => Proposal[];
 
+/** What a search may propose and when it stops. */
 export interface SearchRules {
   readonly strategy: string;
   readonly numLayers: number;

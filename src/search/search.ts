@@ -30,6 +30,7 @@ export interface SearchEngine extends EvalEngine {
   removeHybrid(name: string): unknown;
 }
 
+/** What a search scores with, on what, and by which rules. */
 export interface SearchOptions {
   readonly engine: SearchEngine;
   readonly task: PreparedTask;

@@ -3,7 +3,9 @@
 import { CounterRandom, streamOf } from "../tensor/random.ts";
 import { greedyProposer, type Proposer, type Round, withLayer } from "./algorithm1.ts";
 
+/** As --strategy spells them. */
 export const strategyNames = ["greedy", "local", "uniform", "uniform_first", "random"] as const;
+/** One of them. */
 export type StrategyName = (typeof strategyNames)[number];
 
 /** @param seed used by `random` alone */

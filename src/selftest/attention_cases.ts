@@ -39,6 +39,7 @@ function train(b: Workbench): void {
   b.ops.attentionBackward(grads, dO, { o, lse, q, k, v }, seqStart, sizes);
 }
 
+/** Cases of softmax attention over pages. */
 export const attentionCases: readonly SelftestCase[] = [
   { name: "kv_write, attention over f32 pages", limit: LIMITS.forward, run: (b) => paged(b, "f32") },
   { name: "kv_write, attention over bf16 pages", limit: LIMITS.forward, run: (b) => paged(b, "bf16") },

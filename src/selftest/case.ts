@@ -1,6 +1,7 @@
 // What a self-test case is. A case does the same calls on any library; its named outputs are compared.
 import type { Workbench } from "./workbench.ts";
 
+/** One op on fixed input. */
 export interface SelftestCase {
   /** Op and what is special, e.g. "linear bf16". */
   readonly name: string;

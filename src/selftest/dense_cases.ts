@@ -69,6 +69,7 @@ const memory: SelftestCase = {
   },
 };
 
+/** Cases of linear layers, products and rows. */
 export const denseCases: readonly SelftestCase[] = [
   memory,
   ...(["f32", "bf16"] as const).flatMap((dtype) => [

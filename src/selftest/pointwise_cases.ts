@@ -107,4 +107,5 @@ const gates: SelftestCase = {
   },
 };
 
+/** Cases of norms, activations, rope and gates. */
 export const pointwiseCases: readonly SelftestCase[] = [norms, normGradients, activations, rope, gates];

@@ -106,6 +106,7 @@ function train(b: Workbench, variant: Variant): void {
   }
 }
 
+/** Cases of convolutions and linear attention. */
 export const recurrentCases: readonly SelftestCase[] = [
   convolutions,
   ...(["gla", "gdn"] as const).flatMap((variant): SelftestCase[] => [

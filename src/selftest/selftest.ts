@@ -8,6 +8,7 @@ import { recurrentCases } from "./recurrent_cases.ts";
 import { trainingCases } from "./training_cases.ts";
 import { Workbench } from "./workbench.ts";
 
+/** Every case, in the order in which they are shown. */
 export const selftestCases: readonly SelftestCase[] = [
   ...denseCases,
   ...pointwiseCases,
@@ -16,6 +17,7 @@ export const selftestCases: readonly SelftestCase[] = [
   ...trainingCases,
 ];
 
+/** How far a case is from the reference library. */
 export interface SelftestResult {
   readonly name: string;
   /** Largest max|difference| / max|reference| of any output; null if the case could not be run. */

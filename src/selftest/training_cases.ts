@@ -54,4 +54,5 @@ const sampling: SelftestCase = {
   },
 };
 
+/** Cases of losses, the optimiser and sampling. */
 export const trainingCases: readonly SelftestCase[] = [losses, adamw, sampling];

@@ -21,6 +21,7 @@ interface Output {
   readonly whole: Tensor;
 }
 
+/** Inputs and outputs of the cases on one library. */
 export class Workbench {
   readonly ops: Ops;
   readonly #tensors: Tensor[] = [];

@@ -3,6 +3,7 @@
 import type { Database } from "bun:sqlite";
 import { fromJson, toJson } from "./json.ts";
 
+/** One scored candidate of a search. */
 export interface CandidateRecord {
   readonly search: string;
   /** 1, 2, ...: how many layers are replaced by strategies that replace one a round. */
@@ -29,6 +30,7 @@ interface Row {
   chosen: number;
 }
 
+/** The table. */
 export class Candidates {
   readonly #database: Database;
 

@@ -3,6 +3,7 @@
 import type { Database } from "bun:sqlite";
 import { fromJson, type JsonObject, toJson } from "./json.ts";
 
+/** One evaluation on documents. */
 export interface EvaluationRecord {
   readonly backbone: string;
   readonly layers: readonly (string | null)[];
@@ -27,6 +28,7 @@ interface Row {
   created_at: number;
 }
 
+/** The table. */
 export class Evaluations {
   readonly #database: Database;
 

@@ -43,6 +43,7 @@ interface Row {
   created_at: number;
 }
 
+/** The table. */
 export class Hybrids {
   readonly #database: Database;
 

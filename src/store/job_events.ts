@@ -3,6 +3,7 @@
 import type { Database } from "bun:sqlite";
 import { fromJson, type JsonObject, toJson } from "./json.ts";
 
+/** Something that happened in a job. */
 export interface JobEvent {
   readonly job: string;
   /** 1, 2, 3, ... within the job. */
@@ -20,6 +21,7 @@ interface Row {
   data_json: string;
 }
 
+/** The table. */
 export class JobEvents {
   readonly #database: Database;
 

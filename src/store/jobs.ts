@@ -3,8 +3,10 @@
 import type { Database } from "bun:sqlite";
 import { fromJson, fromJsonOrNull, type JsonObject, toJson } from "./json.ts";
 
+/** cancel ends a job; pause puts it back into the queue. */
 export type StopKind = "cancel" | "pause";
 
+/** done, failed and cancelled are ends. */
 export type JobState = "queued" | "running" | "done" | "failed" | "cancelled";
 
 /** How far a job is, as its worker last said. */
@@ -16,6 +18,7 @@ export interface JobProgress {
   readonly time: number;
 }
 
+/** A job's row. */
 export interface JobRecord {
   readonly id: string;
   /** "convert", "search", ... = the command that does it. */
@@ -67,6 +70,7 @@ interface Row {
   finished_at: number | null;
 }
 
+/** The table. */
 export class Jobs {
   readonly #database: Database;
 

@@ -22,6 +22,7 @@ interface Row {
   created_at: number;
 }
 
+/** The table. */
 export class Pools {
   readonly #database: Database;
 

@@ -10,6 +10,7 @@ export interface FoundHybrid {
   readonly numReplaced: number;
 }
 
+/** A search's row. */
 export interface SearchRecord {
   /** The id of its job. */
   readonly id: string;
@@ -50,6 +51,7 @@ interface Row {
   finished_at: number | null;
 }
 
+/** The table. */
 export class Searches {
   readonly #database: Database;
 

@@ -23,6 +23,7 @@ interface Row {
   created_at: number;
 }
 
+/** The table. */
 export class Tasks {
   readonly #database: Database;
 

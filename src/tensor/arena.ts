@@ -24,6 +24,7 @@ export interface Mark {
   readonly used: number;
 }
 
+/** A stack of device memory. */
 export class Arena {
   readonly #memory: DeviceMemory;
   readonly #chunks: Chunk[] = [];

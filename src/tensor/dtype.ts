@@ -1,5 +1,6 @@
 // Element types of tensors, their sizes, and their codes in the C ABI.
 
+/** Element type of a tensor. */
 export type DType = "f32" | "bf16" | "f16" | "i32" | "f64";
 
 /** Bytes of one element. */

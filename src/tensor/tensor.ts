@@ -1,6 +1,7 @@
 // A tensor is a shape, a dtype and an address that only kernels may follow. Owns no memory: see Ops.empty and Arena.
 import { type DType, dtypeBytes } from "./dtype.ts";
 
+/** A view: whoever allocated the memory frees it. */
 export interface Tensor {
   /** Device address (0 is never valid). */
   readonly ptr: number;

@@ -12,6 +12,7 @@ interface Pending {
   readonly reject: (error: Error) => void;
 }
 
+/** One tokenizer and, once needed, its worker. */
 export class BackgroundEncoder {
   readonly #tokenizer: Tokenizer;
   readonly #directory: string;

@@ -13,6 +13,7 @@ export interface ChatMessage {
   [key: string]: unknown;
 }
 
+/** What goes into the prompt beside the messages. */
 export interface RenderOptions {
   /** End with the opening of an assistant turn (default true). */
   addGenerationPrompt?: boolean;
@@ -37,6 +38,7 @@ const MAX_STEPS = 5_000_000;
 
 type Program = ReturnType<typeof parse>;
 
+/** A compiled template, or the plain stand-in. */
 export class ChatTemplate {
   /** Whether this is the plain stand-in and not the model's own. */
   readonly isFallback: boolean;

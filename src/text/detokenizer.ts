@@ -5,6 +5,7 @@ import type { Tokenizer } from "./tokenizer.ts";
 /** A character has at most four bytes, so tokens beyond this many cannot still be waiting for its rest. */
 const MAX_HELD_TOKENS = 8;
 
+/** How the ids become text. */
 export interface DetokenizerOptions {
   /** Leave out special tokens (default true). */
   skipSpecial?: boolean;
@@ -12,6 +13,7 @@ export interface DetokenizerOptions {
   continuation?: boolean;
 }
 
+/** The text of one stream of ids. */
 export class Detokenizer {
   readonly #tokenizer: Tokenizer;
   readonly #skipSpecial: boolean;

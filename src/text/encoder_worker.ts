@@ -1,6 +1,7 @@
 // The thread that encodes long texts: an entry point by itself, started by background_encoder.ts.
 import { type SpecialTokens, Tokenizer } from "./tokenizer.ts";
 
+/** A text to encode with the tokenizer of a directory. */
 export interface EncodeRequest {
   readonly id: number;
   readonly directory: string;
@@ -8,6 +9,7 @@ export interface EncodeRequest {
   readonly special: SpecialTokens;
 }
 
+/** Its ids, or why there are none. */
 export type EncodeReply =
   | { readonly id: number; readonly ids: Int32Array }
   | { readonly id: number; readonly ids: null; readonly error: string };

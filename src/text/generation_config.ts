@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { CheckpointError } from "../errors.ts";
 import { type Json, readJson } from "./tokenizer_files.ts";
 
+/** The fields in use. */
 export interface GenerationConfig {
   /** Ids that end a text; empty where the file names none. */
   readonly eosIds: readonly number[];

@@ -7,6 +7,7 @@ export interface StopResult {
   readonly stop: string | null;
 }
 
+/** The stop strings of one stream. */
 export class StopStrings {
   readonly #stops: readonly string[];
   #held = "";

@@ -12,6 +12,7 @@ import { isObject, type Json, readTokenizerFiles, type TokenizerFiles, tokenCont
  */
 export type SpecialTokens = "auto" | "always" | "never";
 
+/** A loaded tokenizer. */
 export class Tokenizer {
   readonly bosId: number | null;
   readonly eosId: number | null;

@@ -4,6 +4,7 @@ import { existsSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { CheckpointError } from "../errors.ts";
 
+/** A parsed JSON object of unknown content. */
 export type Json = Record<string, unknown>;
 
 /** A tokenizer as two JSON objects: the definition, and the settings around it. */
@@ -44,6 +45,7 @@ export function readJson(path: string): Json | null {
   return value;
 }
 
+/** Whether a parsed value is an object and no array. */
 export function isObject(value: unknown): value is Json {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }

@@ -4,6 +4,7 @@ import type { ParameterSet } from "../../models/parameters.ts";
 import type { Ops } from "../ops/ops.ts";
 import { numel, type Tensor, view } from "../tensor/tensor.ts";
 
+/** What stays the same over all steps of a run. */
 export interface AdamWSettings {
   readonly beta1: number;
   readonly beta2: number;
@@ -14,6 +15,7 @@ export interface AdamWSettings {
   readonly maxNorm: number;
 }
 
+/** The values of every recipe here. */
 export const defaultAdamW: AdamWSettings = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0, maxNorm: 1 };
 
 /** A run of neighbouring parameters with one weight decay. */
@@ -23,6 +25,7 @@ interface Segment {
   readonly decays: boolean;
 }
 
+/** AdamW over one parameter set, with its moments. */
 export class AdamW {
   readonly params: ParameterSet;
   /** First and second moments, in the order of params.values. */

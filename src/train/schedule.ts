@@ -1,5 +1,6 @@
 // Learning rate as a function of the step. Pure.
 
+/** Linear rise, then a cosine or a constant. */
 export interface Schedule {
   readonly kind: "cosine" | "constant";
   readonly peak: number;

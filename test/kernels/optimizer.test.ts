@@ -1,6 +1,6 @@
 // AdamW against golden trajectories and the reference; sums of squares; results that do not depend on threads.
 import { describe, expect, test } from "bun:test";
-import type { AdamwSettings, Ops } from "../../src/ops/ops.ts";
+import type { AdamwStep, Ops } from "../../src/ops/ops.ts";
 import { guarded, isas, opsOf } from "../support/kernels.ts";
 import { eachGolden, expectClose, expectGolden, expectSameBits, fastIsas, random, zeros } from "../support/op_case.ts";
 
@@ -28,7 +28,7 @@ describe("golden files", () => {
         expectClose(actual, golden.f32(`output.step${step}.grad_norm`), 1e-6, `norm of step ${step}`);
       }
       params.forEach(({ name, p, m, v, decays }, i) => {
-        const settings: AdamwSettings = {
+        const settings: AdamwStep = {
           step,
           lr: rates[step - 1]!,
           beta1: h.beta1!,
