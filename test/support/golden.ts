@@ -22,14 +22,18 @@ export interface Golden {
   i32(name: string): Int32Array;
 }
 
-/** Every golden file whose kind is one of `kinds`, sorted by name. */
-export function goldenFiles(...kinds: string[]): Golden[] {
+/** Every golden file, sorted by name. */
+export function allGoldenFiles(): Golden[] {
   if (!existsSync(goldenDir)) return [];
   return readdirSync(goldenDir)
     .filter((file) => file.endsWith(".safetensors"))
     .sort()
-    .map((file) => openGolden(join(goldenDir, file)))
-    .filter((golden) => kinds.includes(golden.kind));
+    .map((file) => openGolden(join(goldenDir, file)));
+}
+
+/** Every golden file whose kind is one of `kinds`, sorted by name. */
+export function goldenFiles(...kinds: string[]): Golden[] {
+  return allGoldenFiles().filter((golden) => kinds.includes(golden.kind));
 }
 
 function openGolden(path: string): Golden {
