@@ -1,6 +1,6 @@
 // The safetensors format: a bounded reader that trusts nothing in the header, and an atomic writer.
 // Format: 8 bytes little-endian header length, JSON header, data. Knows no model.
-import { closeSync, fstatSync, openSync, readSync } from "node:fs";
+import { closeSync, fstatSync, openSync, readSync, statSync } from "node:fs";
 import { CheckpointError } from "../errors.ts";
 import { replaceFile } from "../store/files.ts";
 import { printable } from "./hf_config.ts";
@@ -41,6 +41,11 @@ export class SafetensorsFile implements TensorReader {
   constructor(path: string) {
     this.path = path;
     try {
+      // Opening a pipe would wait for its writer.
+      const kind = statSync(path);
+      if (!kind.isFile()) {
+        throw new TypeError(`it is ${kind.isDirectory() ? "a directory" : "a pipe or a device"}, expected a file`);
+      }
       this.#fd = openSync(path, "r");
     } catch (cause) {
       throw new CheckpointError(`Cannot open "${path}": ${(cause as Error).message}`, { cause });
