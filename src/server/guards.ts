@@ -98,13 +98,13 @@ const MAX_DEPTH = 64;
 
 /** Whether brackets outside of strings are open more than `limit` deep anywhere in the JSON text. */
 function nestsDeeperThan(json: Uint8Array, limit: number): boolean {
-  const [quote, escape] = [0x22, 0x5c];
+  const [quote, backslash] = [0x22, 0x5c];
   let depth = 0;
   let inText = false;
   for (let i = 0; i < json.length; i++) {
     const byte = json[i]!;
     if (inText) {
-      if (byte === escape) i++;
+      if (byte === backslash) i++;
       else if (byte === quote) inText = false;
     } else if (byte === quote) inText = true;
     else if (byte === 0x5b || byte === 0x7b) {
