@@ -125,6 +125,7 @@ void attend_span(const QueryRows& rows, int64_t begin, BlockAt&& block_at) {
   };
   // Tiles of nearly equal height: 8 rows go as 4 + 4.
   const int tiles = (rows.count + kTileRows - 1) / kTileRows, height = (rows.count + tiles - 1) / tiles;
+  const bool fetches = tiles == 1 || rows.count == rows.group;  // decode waits for memory, prefill for arithmetic
   for (int64_t key = begin; key < end; key += kBlock) {
     const int after = key + kBlock < end ? visible_of(rows.count - 1, key + kBlock) : 0;
     const auto& block = block_at(key, visible_of(rows.count - 1, key), after);
@@ -132,7 +133,7 @@ void attend_span(const QueryRows& rows, int64_t begin, BlockAt&& block_at) {
       const int count = std::min(height, rows.count - first);
       int visible[kTileRows];
       for (int r = 0; r < count; r++) visible[r] = visible_of(first + r, key);
-      if (tiles == 1)
+      if (fetches && first == 0)
         update_tile<true>(rows, first, count, visible, block);
       else if (visible[count - 1] > 0)
         update_tile<false>(rows, first, count, visible, block);
