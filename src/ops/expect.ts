@@ -28,6 +28,11 @@ export function expectCount(op: string, name: string, t: Tensor, count: number, 
   }
 }
 
+/** As expectCount, for several f32 operands by name. */
+export function expectCounts(op: string, count: number, operands: Readonly<Record<string, Tensor>>): void {
+  for (const name in operands) expectCount(op, name, operands[name]!, count);
+}
+
 /** @throws KernelError unless `t` has that dtype and at least `count` elements. */
 export function expectAtLeast(op: string, name: string, t: Tensor, count: number, dtype: DType = "f32"): void {
   if (t.dtype !== dtype || numel(t) < count) {
