@@ -23,7 +23,7 @@ import { KERNEL_FLAGS, kernelOptions } from "./kernel_flags.ts";
 import { type ModelArgument, resolveModel } from "./model_argument.ts";
 import { checkedHybridName } from "./names.ts";
 import { runReported, type WorkContext } from "./reported.ts";
-import { beginSearch, recordSearch, type SearchPlan, type SearchReport } from "./search_records.ts";
+import { beginSearch, poolTime, recordSearch, type SearchPlan, type SearchReport } from "./search_records.ts";
 import { describeSearch } from "./search_table.ts";
 
 const FLAGS = {
@@ -145,13 +145,14 @@ async function run(
       variant,
       stop,
     };
+    const poolMade = poolTime(store, target.name, variant);
     opened.usePool(variant);
     const start = performance.now();
     beginSearch(store, plan, sha256OfFile(taskFile), flags.strategy);
     const trajectory = await runSearch(context, opened, plan, flags);
     const found = await findings(opened, plan, trajectory, reportTask, flags);
     const report = { ...found, seconds: (performance.now() - start) / 1000 };
-    recordSearch(store, report, opened.model.config.numLayers);
+    recordSearch(store, report, opened.model.config.numLayers, poolMade);
     return report;
   } catch (error) {
     if (error instanceof SearchCancelled) throw new JobCancelled();

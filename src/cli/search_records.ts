@@ -49,13 +49,22 @@ export function beginSearch(store: Store, plan: SearchPlan, taskSha256: string, 
   const { id, target, hybrid, metric, variant, stop } = plan;
   const backbone = target.name;
   store.searches.begin({ id, backbone, variant, task: hybrid, taskSha256, metric, strategy, stop: { ...stop } });
-  const [begun, made] = [store.searches.get(id)?.createdAt ?? 0, store.pools.get(backbone, variant)?.createdAt ?? 0];
+  const [begun, made] = [store.searches.get(id)?.createdAt ?? 0, poolTime(store, backbone, variant)];
   if (made <= begun || store.candidates.list(id).length === 0) return;
   throw new RequestError("pool_changed", `Cannot go on with "${id}": its ${variant} pool was made anew since it began`);
 }
 
-/** Records the end of a search and registers the optimal hybrid under its name, the best one under NAME-best. */
-export function recordSearch(store: Store, report: SearchReport, numLayers: number): void {
+/** When the pool of a backbone was made; 0 where there is none. */
+export function poolTime(store: Store, backbone: string, variant: string): number {
+  return store.pools.get(backbone, variant)?.createdAt ?? 0;
+}
+
+/**
+ * Records the end of a search and registers the optimal hybrid under its name, the best one under NAME-best.
+ * @param poolMade poolTime() of the counterparts that were scored
+ * @throws RequestError where the pool is another one by now: what was found would be served with other counterparts
+ */
+export function recordSearch(store: Store, report: SearchReport, numLayers: number, poolMade: number): void {
   const { search: id, model, hybrid, variant, task, metric, trajectory, best, optimal } = report;
   const put = (name: string, selection: Selection) =>
     store.hybrids.put({
@@ -79,6 +88,10 @@ export function recordSearch(store: Store, report: SearchReport, numLayers: numb
     numReplaced: selection.layers.length,
   });
   store.transaction(() => {
+    if (poolTime(store, model, variant) !== poolMade) {
+      const reason = `the ${variant} pool of "${model}" was made anew while it ran; search again`;
+      throw new RequestError("pool_changed", `Cannot use the result of "${id}": ${reason}`);
+    }
     for (const { round, chosen } of trajectory.rounds) store.candidates.choose(id, round, chosen.layer ?? -1);
     put(hybrid, optimal);
     put(`${hybrid}-best`, best);
