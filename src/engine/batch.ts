@@ -12,8 +12,15 @@ export interface Chunk {
   readonly numOutputs: number;
 }
 
+/** A KV page, or a state slot of that many floats, whose content goes to another one. */
+export type Copy =
+  | { readonly kind: "page"; readonly from: number; readonly to: number }
+  | { readonly kind: "slot"; readonly from: number; readonly to: number; readonly floats: number };
+
 /** Chunks of one hybrid stand together. At most one chunk per sequence. */
 export interface Batch {
+  /** Done before anything else, in this order. */
+  readonly copies: readonly Copy[];
   readonly chunks: readonly Chunk[];
   readonly numRows: number;
 }
@@ -49,7 +56,7 @@ export function makeChunk(sequence: Sequence, count: number): Chunk {
 }
 
 /** Orders chunks so that those of one hybrid stand together. */
-export function makeBatch(chunks: Chunk[]): Batch {
+export function makeBatch(chunks: Chunk[], copies: readonly Copy[]): Batch {
   chunks.sort((a, b) => a.sequence.hybrid.serial - b.sequence.hybrid.serial || a.sequence.id - b.sequence.id);
-  return { chunks, numRows: chunks.reduce((sum, chunk) => sum + chunk.count, 0) };
+  return { copies, chunks, numRows: chunks.reduce((sum, chunk) => sum + chunk.count, 0) };
 }

@@ -53,6 +53,17 @@ export function createEngine(
   const pageBytes = info.pageSize * kvBytesPerToken;
   const numPages = numFull === 0 ? 0 : Math.max(1, Math.floor(kvBytes(options, info, numFull, pageBytes) / pageBytes));
   const numStateFloats = Math.floor(stateBytes(options, own) / 4);
+  const snapshotTokens = bounded("snapshotTokens", options.snapshotTokens ?? 512, 1, 2 ** 24);
+  const sharing = {
+    pageBytes,
+    cacheBytes: bounded(
+      "prefixCacheBytes",
+      options.prefixCacheBytes ?? Math.floor((numPages * pageBytes + 4 * numStateFloats) / 2),
+      0,
+      2 ** 46,
+    ),
+    snapshotTokens: Math.ceil(snapshotTokens / info.pageSize) * info.pageSize,
+  };
   const registry = new HybridRegistry(own, model.identity, numStateFloats);
   const memory = new EngineMemory(ops, { ...info, numPages, kvChannels, kvDtype, numStateFloats });
   const runner = new Runner(ops, model.backbone, memory, info.maxBatchTokens);
@@ -60,7 +71,7 @@ export function createEngine(
   const weightBytes = () => model.backbone.weightBytes() + sum(model.mixers.map((mixer) => mixer?.weightBytes() ?? 0));
   return new Engine({
     info,
-    scheduler: new Scheduler({ ...info, numPages, numStateFloats }),
+    scheduler: new Scheduler({ ...info, ...sharing, numPages, numStateFloats }),
     backend: runner,
     registry,
     kvBytesPerToken,

@@ -143,7 +143,7 @@ export class Engine {
 
   stats(): EngineStats {
     const { scheduler, kvBytesPerToken, registry } = this.#parts;
-    const { pages, states, limits } = scheduler;
+    const { pages, states, limits, sharing } = scheduler;
     const pageBytes = limits.pageSize * kvBytesPerToken;
     const pools = registry.loadedPools.flatMap((pool) => pool.mixers.map((mixer) => mixer.weightBytes()));
     return {
@@ -154,8 +154,15 @@ export class Engine {
       preemptions: scheduler.numPreemptions,
       kvBytesUsed: pages.numUsed * pageBytes,
       kvBytesTotal: pages.numPages * pageBytes,
-      stateBytesUsed: 4 * states.floatsUsed,
+      stateBytesUsed: 4 * (states.floatsUsed - sharing.cache.stateFloats),
       stateBytesTotal: 4 * states.numFloats,
+      prefixHits: sharing.hits,
+      prefixMisses: sharing.misses,
+      prefixQueryTokens: sharing.queryTokens,
+      prefixHitTokens: sharing.hitTokens,
+      prefixEvictions: sharing.cache.evictions,
+      prefixBytes: sharing.cache.bytes,
+      prefixSnapshots: sharing.cache.size,
       weightBytes: this.#parts.weightBytes() + pools.reduce((sum, bytes) => sum + bytes, 0),
     };
   }
@@ -190,8 +197,9 @@ export class Engine {
 
   #fail(batch: Batch, cause: unknown): StepResult {
     const error = cause instanceof Error ? cause : new Error(String(cause));
+    this.#parts.scheduler.fail(batch);
     const failed = batch.chunks.map(({ sequence }) => {
-      this.#end(sequence);
+      this.#sequences.delete(sequence.id);
       return { id: sequence.id, error };
     });
     return { ...EMPTY_STEP, failed };

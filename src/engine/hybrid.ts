@@ -20,6 +20,8 @@ export interface Hybrid {
   readonly name: string;
   /** Orders and tells apart registered hybrids, also two of one name after a redirection. */
   readonly serial: number;
+  /** Equal for hybrids whose layers run the very same mixers, whatever their names: these may share computed prefixes. */
+  readonly identity: string;
   readonly layers: readonly (Variant | null)[];
   readonly mixers: readonly TokenMixer[];
   /** Number of full-attention layers; each takes its own KV pages. */
@@ -56,7 +58,20 @@ export function makeHybrid(
     stateOrdinal.push(full ? -1 : slots.length);
     if (!full) slots.push(slotShape(mixer));
   }
-  return { name, serial, layers, mixers, numFull, kvOrdinal, stateOrdinal, slots };
+  return { name, serial, identity: identityOf(mixers), layers, mixers, numFull, kvOrdinal, stateOrdinal, slots };
+}
+
+const mixerIds = new WeakMap<TokenMixer, number>();
+let lastMixerId = 0;
+
+/** A mixer loaded anew counts as another one: its weights may differ. */
+function identityOf(mixers: readonly TokenMixer[]): string {
+  const ids = mixers.map((mixer) => {
+    const id = mixerIds.get(mixer) ?? ++lastMixerId;
+    mixerIds.set(mixer, id);
+    return id;
+  });
+  return ids.join();
 }
 
 /** @param kvBytes bytes of k and v of one token in one full-attention layer. */

@@ -3,7 +3,8 @@
 import type { KvBatch, StateBatch } from "../../models/attention/mixer.ts";
 import { Staging } from "../ops/device.ts";
 import type { Ops } from "../ops/ops.ts";
-import { type Tensor, view } from "../tensor/tensor.ts";
+import { rows, type Tensor, view } from "../tensor/tensor.ts";
+import type { Copy } from "./batch.ts";
 import type { StateSlotShape } from "./hybrid.ts";
 import type { Sequence } from "./sequence.ts";
 
@@ -72,6 +73,18 @@ export class EngineMemory {
     const rest = this.#sizes.numStateFloats - convOffset;
     const conv = convFloats > 0 ? view(this.#states, convOffset, [rest]) : null;
     return { recurrent: this.#states, recurrentStride: floats, conv, convStride: floats, slots };
+  }
+
+  copy(copy: Copy): void {
+    if (copy.kind === "slot") {
+      const { from, to, floats } = copy;
+      const slot = (at: number) => view(this.#states, at * floats, [floats]);
+      this.#ops.copy(slot(to), slot(from));
+      return;
+    }
+    for (const cache of [this.#kCache, this.#vCache]) {
+      this.#ops.copy(rows(cache, copy.to, 1), rows(cache, copy.from, 1));
+    }
   }
 
   /** Makes a sequence's places ready for its next chunk: new pages in the table, and zero windows at its beginning. */

@@ -49,6 +49,7 @@ export class Runner implements Backend {
 
   run(batch: Batch): ChunkOutput[] {
     const { numLayers, hiddenSize } = this.#backbone.config;
+    for (const copy of batch.copies) this.#memory.copy(copy);
     for (const { sequence, start } of batch.chunks) this.#memory.prepare(sequence, start);
     const [drawn, scored] = outputRows(batch);
     this.#tables.begin(planCapacity(batch, numLayers) + 2 * (drawn.length + scored.length));

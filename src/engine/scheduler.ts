@@ -1,17 +1,17 @@
 // Decides what each step computes: continuous batching, prompts in chunks under a token budget, first come first served,
-// preemption by recomputation when pages run out. A pure state machine over sequences and the two pools.
+// preemption by recomputation when pages run out. A pure state machine over sequences, the two pools and shared prefixes.
 import { CapacityError } from "../errors.ts";
 import { type Batch, type Chunk, makeBatch, makeChunk } from "./batch.ts";
 import { PagePool } from "./page_pool.ts";
+import { PrefixSharing, type SharingLimits } from "./prefix_sharing.ts";
 import type { Sequence } from "./sequence.ts";
 import { StatePool } from "./state_pool.ts";
 
 /** Budgets of a step and sizes of the pools. */
-export interface SchedulerLimits {
+export interface SchedulerLimits extends SharingLimits {
   readonly maxBatchTokens: number;
   readonly maxSequences: number;
   readonly maxWaiting: number;
-  readonly pageSize: number;
   readonly numPages: number;
   readonly numStateFloats: number;
 }
@@ -21,6 +21,7 @@ export class Scheduler {
   readonly limits: SchedulerLimits;
   readonly pages: PagePool;
   readonly states: StatePool;
+  readonly sharing: PrefixSharing;
   /** Oldest first, both. */
   readonly #running: Sequence[] = [];
   readonly #waiting: Sequence[] = [];
@@ -31,6 +32,7 @@ export class Scheduler {
     this.limits = limits;
     this.pages = new PagePool(limits.numPages);
     this.states = new StatePool(limits.numStateFloats);
+    this.sharing = new PrefixSharing(this.pages, this.states, limits);
     this.#freeSlots = Array.from({ length: limits.maxSequences }, (_, i) => limits.maxSequences - 1 - i);
   }
 
@@ -62,6 +64,7 @@ export class Scheduler {
       throw new CapacityError(`Cannot queue the request: ${this.#waiting.length} are waiting, the limit`);
     }
     this.#waiting.push(sequence);
+    this.sharing.join(sequence);
   }
 
   /** The next step's work; empty where there is none. */
@@ -71,22 +74,37 @@ export class Scheduler {
     const decoding = this.#running.filter((sequence) => sequence.numPending === 1);
     const prefilling = this.#running.filter((sequence) => sequence.numPending > 1);
     for (const sequence of [...decoding, ...prefilling]) {
-      const count = Math.min(sequence.numPending, plan.budget);
+      const count = this.#chunk(sequence, plan);
       if (count === 0 || sequence.status !== "running") continue;
       if (this.#reserve(sequence, sequence.numComputed + count, plan)) plan.add(sequence, count);
     }
     this.#admit(plan);
-    return makeBatch([...plan.chunks.values()]);
+    return makeBatch([...plan.chunks.values()], plan.chunks.size > 0 ? this.sharing.takeCopies() : []);
   }
 
   /** Records that a batch has been computed. */
   advance(batch: Batch): void {
-    for (const { sequence, start, count } of batch.chunks) sequence.numComputed = start + count;
+    for (const { sequence, start, count } of batch.chunks) {
+      sequence.numComputed = start + count;
+      this.sharing.computed(sequence, start);
+    }
   }
 
-  /** Ends a sequence, whatever it is doing, and takes back all it holds. */
+  /** Ends a sequence, whatever it is doing, and takes back all it holds but what the prefix cache keeps of it. */
   finish(sequence: Sequence): void {
+    if (sequence.status === "running") this.sharing.inherit(sequence);
+    this.#drop(sequence);
+  }
+
+  /** Ends the sequences of a batch that went wrong. */
+  fail(batch: Batch): void {
+    for (const { sequence } of batch.chunks) this.#drop(sequence);
+    this.sharing.forget();
+  }
+
+  #drop(sequence: Sequence): void {
     if (sequence.status === "finished") return;
+    this.sharing.leave(sequence);
     remove(sequence.status === "running" ? this.#running : this.#waiting, sequence);
     this.#release(sequence);
     sequence.status = "finished";
@@ -95,7 +113,7 @@ export class Scheduler {
   /** Pages for `numTokens` tokens; preempts the youngest sequences until they are free. False: preempted itself. */
   #reserve(sequence: Sequence, numTokens: number, plan: Plan): boolean {
     const missing = Math.max(0, this.pagesFor(sequence, numTokens) - sequence.pages.length);
-    while (!this.pages.take(missing, sequence.pages)) {
+    while (!this.sharing.takePages(missing, sequence.pages)) {
       const victim = this.#running.findLast((other) => other === sequence || other.pages.length > 0)!;
       plan.drop(victim);
       this.#preempt(victim);
@@ -113,22 +131,33 @@ export class Scheduler {
     this.#preemptions++;
   }
 
-  /** Admits in order of arrival while budget, places, pages and state slots last. */
+  /** Admits in order of arrival while budget, places, pages and state slots last; who awaits another's prefix is passed over. */
   #admit(plan: Plan): void {
+    let next = 0;
     while (plan.budget > 0 && this.#freeSlots.length > 0) {
-      const sequence = this.#waiting[0];
+      const sequence = this.#waiting[next];
       if (sequence === undefined) return;
+      if (this.sharing.awaits(sequence, this.#running)) {
+        next++;
+        continue;
+      }
       // All its tokens must find room, or long prompts would keep preempting one another.
-      const needed = this.pagesFor(sequence, sequence.numPending);
-      if (needed > this.pages.numFree || !this.states.takeAll(sequence.hybrid.slots, sequence.stateSlots)) return;
-      const count = Math.min(sequence.numPending, plan.budget);
-      this.pages.take(this.pagesFor(sequence, count), sequence.pages);
-      this.#waiting.shift();
+      if (!this.sharing.begin(sequence, this.pagesFor(sequence, sequence.numFed))) return;
+      const count = this.#chunk(sequence, plan);
+      const missing = this.pagesFor(sequence, sequence.numComputed + count) - sequence.pages.length;
+      this.sharing.takePages(missing, sequence.pages);
+      this.#waiting.splice(next, 1);
       sequence.slot = this.#freeSlots.pop()!;
       sequence.status = "running";
       insert(this.#running, sequence);
       plan.add(sequence, count);
     }
+  }
+
+  /** Tokens of a sequence's next chunk. */
+  #chunk(sequence: Sequence, plan: Plan): number {
+    const { numPending, numComputed } = sequence;
+    return Math.min(numPending, plan.budget, this.sharing.nextCut(sequence) - numComputed);
   }
 
   #release(sequence: Sequence): void {
@@ -140,6 +169,7 @@ export class Scheduler {
     if (sequence.slot >= 0) this.#freeSlots.push(sequence.slot);
     sequence.slot = -1;
     sequence.numComputed = 0;
+    sequence.keepAt = -1;
     sequence.tableBlocks = 0;
   }
 }

@@ -1,6 +1,7 @@
 // One sequence's whole state: its tokens, how far they are computed, and the pages and slots it holds.
 // Knows neither queue nor batch; scheduler.ts moves it.
 import type { Hybrid } from "./hybrid.ts";
+import type { Snapshot } from "./prefix_cache.ts";
 import type { FinishReason, SamplingParams, Usage } from "./types.ts";
 
 /** How a sequence's tokens are drawn, every default filled in. */
@@ -16,6 +17,15 @@ export interface ScoreState {
   readonly from: number;
   readonly logprobs: Float32Array;
   readonly argmax: Int32Array;
+}
+
+/** Sequences that score continuations of one context under one hybrid. */
+export interface ShareGroup {
+  readonly key: string;
+  /** Members that have not begun. */
+  waiting: number;
+  /** Their common prefix, once a member has computed it. */
+  snapshot: Snapshot | null;
 }
 
 /** What a checked request says of its sequence. */
@@ -53,6 +63,12 @@ export class Sequence {
   slot = -1;
   /** Token blocks already written to the page table. */
   tableBlocks = 0;
+  /** Tokens that it took from the prefix cache when it first began; -1 before. */
+  cachedTokens = -1;
+  /** Position at which its prefix is to be kept for others, -1 = none. */
+  keepAt = -1;
+  /** Scorings of the same context that it can share its prefix with. */
+  group: ShareGroup | null = null;
 
   constructor(spec: SequenceSpec) {
     this.id = spec.id;
@@ -93,6 +109,10 @@ export class Sequence {
 
   get usage(): Usage {
     const promptTokens = this.numPrompt;
-    return { promptTokens, completionTokens: this.tokens.length - promptTokens, cachedTokens: 0 };
+    return {
+      promptTokens,
+      completionTokens: this.tokens.length - promptTokens,
+      cachedTokens: Math.max(0, this.cachedTokens),
+    };
   }
 }

@@ -148,10 +148,22 @@ export interface EngineStats {
   scoredTokens: number;
   /** Finished sequences by reason ("score" = a score request done). */
   finished: Record<FinishReason | "score", number>;
+  /** Held by sequences; what only the prefix cache keeps is free to them and not counted. The same for states. */
   kvBytesUsed: number;
   kvBytesTotal: number;
   stateBytesUsed: number;
   stateBytesTotal: number;
+  /** Generations that began with a cached prefix, or without one. */
+  prefixHits: number;
+  prefixMisses: number;
+  /** Their prompt tokens, and those of them that were cached. */
+  prefixQueryTokens: number;
+  prefixHitTokens: number;
+  /** Kept prefixes dropped for lack of room. */
+  prefixEvictions: number;
+  /** Bytes of pages and states that the prefix cache keeps; a page that a sequence uses as well is counted too. */
+  prefixBytes: number;
+  prefixSnapshots: number;
   weightBytes: number;
   stepSeconds: number;
   lastStepSeconds: number;
@@ -179,6 +191,10 @@ export interface EngineOptions {
   pageSize?: number;
   /** default f32 */
   kvDtype?: "f32" | "bf16";
+  /** Bytes of computed prefixes kept for later requests, within the two budgets above (default: half of both; 0 = none). */
+  prefixCacheBytes?: number;
+  /** Recurrent states are kept every so many tokens, rounded up to whole pages (default 512), and where prompts end. */
+  snapshotTokens?: number;
   /** Upper limit of the context; default: the model's own. */
   maxContext?: number;
 }

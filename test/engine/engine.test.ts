@@ -11,6 +11,9 @@ const limits: ToyLimits = {
   maxSequences: 3,
   maxWaiting: 4,
   maxContext: 32,
+  pageBytes: 32,
+  cacheBytes: 0,
+  snapshotTokens: 8,
 };
 
 const KINDS = ["full_attention", "full_attention"] as const;

@@ -27,16 +27,20 @@ interface Counts {
   cancelled: number;
   preempted: number;
   refused: number;
+  cached: number;
+  evicted: number;
 }
 
 class Simulation {
   readonly random: Random;
   readonly toy: Toy;
   readonly limits: ToyLimits;
-  readonly counts: Counts = { generated: 0, scored: 0, cancelled: 0, preempted: 0, refused: 0 };
+  readonly counts: Counts = { generated: 0, scored: 0, cancelled: 0, preempted: 0, refused: 0, cached: 0, evicted: 0 };
   readonly generations = new Map<number, Expectation>();
   readonly scorings = new Map<number, { hybrid: Hybrid; tokens: number[]; from: number }>();
   readonly names = ["base"];
+  /** Token lists that prompts begin with, so that prefixes meet again; ended histories join them. */
+  readonly texts: number[][];
 
   constructor(seed: number, limits: ToyLimits) {
     this.random = new Random(seed);
@@ -44,6 +48,7 @@ class Simulation {
     const numLayers = this.random.between(1, 4);
     const kind = () => (this.random.chance(0.8) ? "full_attention" : "gdn");
     this.toy = toyEngine(Array.from({ length: numLayers }, kind), limits);
+    this.texts = Array.from({ length: 3 }, () => this.#fresh(limits.maxContext));
     for (const variant of VARIANTS) {
       this.toy.engine.addPool(toyPool(variant, numLayers, this.random.between(3, 40)));
     }
@@ -56,6 +61,8 @@ class Simulation {
       this.#step();
     }
     this.#checkEmpty();
+    const { prefixEvictions } = this.toy.engine.stats();
+    this.counts.evicted += prefixEvictions;
     this.counts.preempted += this.toy.scheduler.numPreemptions;
   }
 
@@ -70,7 +77,15 @@ class Simulation {
     else this.#step();
   }
 
+  /** A part of a known text, and mostly something new after it. */
   #tokens(max: number): number[] {
+    const { random } = this;
+    const known = random.pick(this.texts).slice(0, random.between(0, max));
+    const rest = max - known.length;
+    return known.length > 0 && (rest === 0 || random.chance(0.3)) ? known : [...known, ...this.#fresh(rest)];
+  }
+
+  #fresh(max: number): number[] {
     return Array.from({ length: this.random.between(1, max) }, () => this.random.between(0, TOY_VOCAB - 1));
   }
 
@@ -105,11 +120,13 @@ class Simulation {
   #addScore(): void {
     const hybrid = this.toy.registry.get(this.random.pick(this.names));
     const contextIds = this.#tokens(Math.max(1, this.limits.maxContext - 8));
-    const continuationIds = this.#tokens(8);
-    this.#refusable(() => {
-      const id = this.toy.engine.addScore({ hybrid: hybrid.name, contextIds, continuationIds });
-      this.scorings.set(id, { hybrid, tokens: [...contextIds, ...continuationIds], from: contextIds.length });
-    });
+    for (let choices = this.random.between(1, 4); choices > 0; choices--) {
+      const continuationIds = this.#fresh(8);
+      this.#refusable(() => {
+        const id = this.toy.engine.addScore({ hybrid: hybrid.name, contextIds, continuationIds });
+        this.scorings.set(id, { hybrid, tokens: [...contextIds, ...continuationIds], from: contextIds.length });
+      });
+    }
   }
 
   #refusable(body: () => void): void {
@@ -161,6 +178,10 @@ class Simulation {
       const generation = this.generations.get(id)!;
       expect(generation.end).toBeNull();
       generation.got.push(...event.tokenIds);
+      const { promptTokens, cachedTokens } = event.usage;
+      expect(promptTokens).toBe(generation.prompt.length);
+      expect(cachedTokens).toBeLessThan(promptTokens);
+      if (cachedTokens > 0) this.counts.cached++;
       if (event.finishReason === null) continue;
       generation.end = event.finishReason;
       this.#checkTokens(generation);
@@ -176,6 +197,7 @@ class Simulation {
       expect(token).toBe(expectedToken(hybrid, history, seed, choice));
       history.push(token);
     }
+    this.texts[this.random.between(0, 2)] = history;
     if (end === "cancelled by test") return;
     const { numPages, pageSize, maxContext } = this.limits;
     const room = hybrid.numFull === 0 ? maxContext : Math.floor(numPages / hybrid.numFull) * pageSize;
@@ -195,13 +217,15 @@ class Simulation {
     this.counts.scored++;
   }
 
+  /** Pages are shared but what sequences hold, what the cache keeps and what is free add up, and slots have one owner. */
   #checkPools(): void {
     const { scheduler } = this.toy;
-    const pages = scheduler.sequences.flatMap((sequence) => sequence.pages);
-    expect(new Set(pages).size).toBe(pages.length);
-    expect(scheduler.pages.numUsed).toBe(pages.length);
+    const { pages, states, sharing } = scheduler;
+    const held = new Set(scheduler.sequences.flatMap((sequence) => sequence.pages));
+    expect(pages.numUsed).toBe(held.size);
+    expect(pages.numAvailable).toBe(this.limits.numPages - held.size);
     const floats = scheduler.sequences.flatMap((s) => s.stateSlots.map((_, i) => s.hybrid.slots[i]!.floats));
-    expect(scheduler.states.floatsUsed).toBe(floats.reduce((a, b) => a + b, 0));
+    expect(states.floatsUsed - sharing.cache.stateFloats).toBe(floats.reduce((a, b) => a + b, 0));
     const ids = scheduler.sequences.map((sequence) => sequence.id);
     for (const part of [ids.slice(0, scheduler.numRunning), ids.slice(scheduler.numRunning)]) {
       expect(part).toEqual(part.toSorted((a, b) => a - b));
@@ -212,32 +236,43 @@ class Simulation {
   #checkEmpty(): void {
     expect([...this.generations.values()].filter((g) => g.end === null)).toEqual([]);
     expect(this.scorings.size).toBe(0);
-    expect(this.toy.scheduler.pages.numUsed).toBe(0);
-    expect(this.toy.scheduler.states.floatsUsed).toBe(0);
-    expect(this.toy.scheduler.sequences).toEqual([]);
+    const { scheduler } = this.toy;
+    expect(scheduler.sequences).toEqual([]);
+    const { pages, states, sharing } = scheduler;
+    expect(pages.numUsed).toBe(0);
+    expect(states.floatsUsed).toBe(sharing.cache.stateFloats);
+    expect(sharing.cache.bytes).toBeLessThanOrEqual(this.limits.cacheBytes);
+    expect(pages.numFree).toBe(this.limits.numPages - pages.numKept);
+    sharing.forget();
+    expect([pages.numFree, states.floatsUsed, sharing.cache.bytes]).toEqual([this.limits.numPages, 0, 0]);
   }
 }
 
-const limits: fc.Arbitrary<ToyLimits> = fc.record({
-  pageSize: fc.integer({ min: 1, max: 8 }),
-  numPages: fc.integer({ min: 4, max: 60 }),
-  numStateFloats: fc.integer({ min: 400, max: 1500 }),
-  maxBatchTokens: fc.integer({ min: 1, max: 40 }),
-  maxSequences: fc.integer({ min: 1, max: 8 }),
-  maxWaiting: fc.integer({ min: 1, max: 12 }),
-  maxContext: fc.integer({ min: 4, max: 40 }),
-});
+const limits: fc.Arbitrary<ToyLimits> = fc
+  .record({
+    pageSize: fc.integer({ min: 1, max: 8 }),
+    numPages: fc.integer({ min: 4, max: 60 }),
+    numStateFloats: fc.integer({ min: 400, max: 1500 }),
+    maxBatchTokens: fc.integer({ min: 1, max: 40 }),
+    maxSequences: fc.integer({ min: 1, max: 8 }),
+    maxWaiting: fc.integer({ min: 1, max: 12 }),
+    maxContext: fc.integer({ min: 4, max: 40 }),
+    pageBytes: fc.constant(64),
+    cacheBytes: fc.constantFrom(0, 300, 3000, 1_000_000),
+    snapshotTokens: fc.integer({ min: 1, max: 4 }),
+  })
+  .map((drawn) => ({ ...drawn, snapshotTokens: drawn.snapshotTokens * drawn.pageSize }));
 
 test("seeded simulation: every token and score is right, no page or slot leaks", () => {
   const numRuns = Number(process.env.GRAFT_SIMULATIONS ?? 400);
-  const total: Counts = { generated: 0, scored: 0, cancelled: 0, preempted: 0, refused: 0 };
+  const total: Counts = { generated: 0, scored: 0, cancelled: 0, preempted: 0, refused: 0, cached: 0, evicted: 0 };
   fc.assert(
     fc.property(fc.integer(), limits, (seed, drawn) => {
       const simulation = new Simulation(seed, drawn);
       simulation.run(300);
       for (const key of Object.keys(total) as (keyof Counts)[]) total[key] += simulation.counts[key];
     }),
-    { seed: Number(process.env.GRAFT_SEED ?? 20260720), numRuns },
+    { seed: Number(process.env.GRAFT_SEED ?? 20260720), numRuns, includeErrorInReport: true },
   );
   console.error(`simulated ${JSON.stringify(total)}`);
   for (const count of Object.values(total)) expect(count).toBeGreaterThan(numRuns / 4);

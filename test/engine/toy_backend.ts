@@ -2,7 +2,7 @@
 // the very pages and state slots the scheduler gave out. A stale, crossed or leaked place shows as a wrong token at once.
 import type { TokenMixer, Variant } from "../../models/attention/mixer.ts";
 import type { LinearPool } from "../../models/model.ts";
-import type { Backend, Batch, Chunk, ChunkOutput } from "../../src/engine/batch.ts";
+import type { Backend, Batch, Chunk, ChunkOutput, Copy } from "../../src/engine/batch.ts";
 import { Engine } from "../../src/engine/engine.ts";
 import type { Hybrid } from "../../src/engine/hybrid.ts";
 import { HybridRegistry } from "../../src/engine/hybrid_registry.ts";
@@ -20,8 +20,17 @@ export function mix(a: number, b: number): number {
 
 const KINDS = ["full_attention", "gla", "gdn", "jet"] as const;
 
+const weights = new WeakMap<TokenMixer, number>();
+let numWeights = 0;
+
+/** As in a model, what a layer computes and keeps depends on the weights of every mixer up to it. */
 function salt(hybrid: Hybrid, layer: number): number {
-  return mix(layer + 1, KINDS.indexOf(hybrid.mixers[layer]!.kind) + 1);
+  let h = 0;
+  for (const mixer of hybrid.mixers.slice(0, layer + 1)) {
+    if (!weights.has(mixer)) weights.set(mixer, ++numWeights);
+    h = mix(mix(h, KINDS.indexOf(mixer.kind) + 1), weights.get(mixer)!);
+  }
+  return h;
 }
 
 /** A mixer that only says what it is and what state it needs. */
@@ -70,6 +79,9 @@ export interface ToyLimits {
   maxSequences: number;
   maxWaiting: number;
   maxContext: number;
+  pageBytes: number;
+  cacheBytes: number;
+  snapshotTokens: number;
 }
 
 export class ToyBackend implements Backend {
@@ -89,12 +101,18 @@ export class ToyBackend implements Backend {
 
   run(batch: Batch): ChunkOutput[] {
     if (++this.#steps === this.failAt) throw new Error("The toy backend fails here");
+    for (const copy of batch.copies) this.#copy(copy);
     const seen = new Set<Sequence>();
     return batch.chunks.map((chunk) => {
       if (seen.has(chunk.sequence)) throw new Error("A sequence stands twice in one batch");
       seen.add(chunk.sequence);
       return this.#chunk(chunk);
     });
+  }
+
+  #copy(copy: Copy): void {
+    const [memory, size] = copy.kind === "page" ? [this.#cache, this.#pageSize] : [this.#states, copy.floats];
+    memory.copyWithin(copy.to * size, copy.from * size, (copy.from + 1) * size);
   }
 
   #chunk({ sequence, start, count, numOutputs }: Chunk): ChunkOutput {

@@ -1,0 +1,211 @@
+// What sequences may begin with and what is kept of them: finds a prefix in the cache, orders the copies that make it a
+// sequence's own, and says where prompts are cut so that a state can be kept there. Knows no queue and no budget.
+import type { Copy } from "./batch.ts";
+import type { PagePool } from "./page_pool.ts";
+import { type Hit, PrefixCache, type PrefixCacheLimits, type Snapshot } from "./prefix_cache.ts";
+import type { Sequence, ShareGroup } from "./sequence.ts";
+import type { StatePool } from "./state_pool.ts";
+
+export interface SharingLimits extends PrefixCacheLimits {
+  /** States are kept every so many tokens, a multiple of pageSize. */
+  readonly snapshotTokens: number;
+}
+
+/** Scorings share a context from this many tokens on: below it an extra step costs more than it saves. */
+const MIN_SHARED_CONTEXT = 8;
+
+export class PrefixSharing {
+  readonly cache: PrefixCache;
+  readonly #limits: SharingLimits;
+  readonly #pages: PagePool;
+  readonly #states: StatePool;
+  readonly #groups = new Map<string, ShareGroup>();
+  #copies: Copy[] = [];
+  /** Generations that began with a cached prefix, or without one. */
+  hits = 0;
+  misses = 0;
+  /** Prompt tokens looked up, and found. */
+  queryTokens = 0;
+  hitTokens = 0;
+
+  constructor(pages: PagePool, states: StatePool, limits: SharingLimits) {
+    this.#pages = pages;
+    this.#states = states;
+    this.#limits = limits;
+    this.cache = new PrefixCache(pages, states, limits);
+  }
+
+  /** The copies ordered since the last call; they must be done before whatever is computed next. */
+  takeCopies(): Copy[] {
+    const copies = this.#copies;
+    this.#copies = [];
+    return copies;
+  }
+
+  /** After a fault nothing is known about what copies were done: all that was kept is dropped. */
+  forget(): void {
+    this.#copies = [];
+    this.cache.clear();
+  }
+
+  /** A sequence has joined the queue. */
+  join(sequence: Sequence): void {
+    const { score, hybrid, tokens } = sequence;
+    if (score === null || score.from <= MIN_SHARED_CONTEXT) return;
+    const key = `${hybrid.identity}:${tokens.slice(0, score.from).join()}`;
+    const group = this.#groups.get(key) ?? { key, waiting: 0, snapshot: null };
+    this.#groups.set(key, group);
+    group.waiting++;
+    sequence.group = group;
+  }
+
+  /** A sequence begins, or ends without having begun; what is lent to its group goes with the last of them. */
+  leave(sequence: Sequence): void {
+    const { group } = sequence;
+    if (group === null || sequence.cachedTokens >= 0 || --group.waiting > 0) return;
+    this.#groups.delete(group.key);
+    if (group.snapshot !== null) this.cache.remove(group.snapshot);
+  }
+
+  /** Whether a running sequence is about to keep a prefix of this one: then waiting for it costs less than computing it. */
+  awaits(sequence: Sequence, running: readonly Sequence[]): boolean {
+    return running.some(({ keepAt, numComputed, hybrid, score, group, tokens }) => {
+      if (keepAt <= numComputed || keepAt > sequence.outputFrom) return false;
+      if (hybrid.identity !== sequence.hybrid.identity || (score !== null && group !== sequence.group)) return false;
+      return startsAlike(tokens, sequence.tokens, keepAt);
+    });
+  }
+
+  /**
+   * Gives a waiting sequence its state slots, and the longest cached prefix with them; the one admission rule: pages for
+   * `numPages` in all must be free or kept by the cache alone. False: nothing has changed.
+   */
+  begin(sequence: Sequence, numPages: number): boolean {
+    const hit = this.cache.find(sequence.hybrid, sequence.tokens, sequence.outputFrom);
+    const begun = (hit !== null && this.#place(sequence, numPages, hit)) || this.#place(sequence, numPages, null);
+    if (!begun) return false;
+    this.leave(sequence);
+    if (sequence.cachedTokens < 0) {
+      sequence.cachedTokens = sequence.numComputed;
+      this.#count(sequence);
+    }
+    sequence.keepAt = this.#keepAt(sequence);
+    return true;
+  }
+
+  /** Free pages, appended to `pages`; drops what the cache keeps until there are enough. */
+  takePages(count: number, pages: number[], pinned: Snapshot | null = null): boolean {
+    if (count > this.#pages.numAvailable) return false;
+    while (!this.#pages.take(count, pages)) if (!this.cache.evict(pinned)) return false;
+    return true;
+  }
+
+  /** Where the next chunk of a sequence must end at the latest. */
+  nextCut(sequence: Sequence): number {
+    const { hybrid, keepAt, numComputed, score } = sequence;
+    if (hybrid.slots.length === 0) return Number.POSITIVE_INFINITY;
+    const planned = keepAt > numComputed ? keepAt : Number.POSITIVE_INFINITY;
+    if (score !== null || !this.#enabled) return planned;
+    const every = this.#limits.snapshotTokens;
+    return Math.min(planned, (Math.floor(numComputed / every) + 1) * every);
+  }
+
+  /** A chunk has been computed, from `start` up to where the sequence stands now. */
+  computed(sequence: Sequence, start: number): void {
+    const { hybrid, keepAt, numComputed, score } = sequence;
+    if (keepAt > start && keepAt <= numComputed) this.#keep(sequence, keepAt);
+    else if (hybrid.slots.length > 0 && score === null && numComputed % this.#limits.snapshotTokens === 0) {
+      if (this.#enabled) this.#keep(sequence, numComputed);
+    }
+  }
+
+  /** Keeps all that a sequence has computed, its state slots included: it ends here. */
+  inherit(sequence: Sequence): void {
+    const { hybrid, tokens, numComputed, pages, stateSlots, score } = sequence;
+    if (!this.#enabled || score !== null || numComputed < this.#limits.pageSize) return;
+    if (this.cache.insert(hybrid, tokens, numComputed, pages, stateSlots) !== null) stateSlots.length = 0;
+    this.cache.trim();
+  }
+
+  get #enabled(): boolean {
+    return this.#limits.cacheBytes > 0;
+  }
+
+  #count(sequence: Sequence): void {
+    if (!this.#enabled || sequence.score !== null) return;
+    if (sequence.cachedTokens > 0) this.hits++;
+    else this.misses++;
+    this.queryTokens += sequence.numPrompt;
+    this.hitTokens += sequence.cachedTokens;
+  }
+
+  /** The last prompt token is left out: whoever begins with this prefix needs the logits behind it. */
+  #keepAt(sequence: Sequence): number {
+    const { score, group, numComputed, numPrompt } = sequence;
+    const at = score === null ? numPrompt - 1 : score.from - 1;
+    if (score === null) return this.#enabled && at - numComputed >= this.#limits.pageSize ? at : -1;
+    return group !== null && group.waiting > 0 && at - numComputed >= MIN_SHARED_CONTEXT - 1 ? at : -1;
+  }
+
+  #place(sequence: Sequence, numPages: number, hit: Hit | null): boolean {
+    const { pages, stateSlots, hybrid } = sequence;
+    const pinned = hit?.snapshot ?? null;
+    if (hit !== null) this.#pages.share(hit.pages, pages);
+    const placed =
+      numPages - pages.length <= this.#pages.numAvailable &&
+      this.#takeSlots(sequence, stateSlots, pinned) &&
+      this.takePages(hit?.tailPages.length ?? 0, pages, pinned);
+    if (!placed) {
+      this.#pages.give(pages);
+      stateSlots.forEach((slot, i) => {
+        this.#states.give(slot, hybrid.slots[i]!.floats);
+      });
+      stateSlots.length = 0;
+      return false;
+    }
+    if (hit === null) return true;
+    hit.tailPages.forEach((from, i) => {
+      this.#copies.push({ kind: "page", from, to: pages[hit.pages.length + i]! });
+    });
+    this.#copySlots(sequence, hit.slots, stateSlots);
+    sequence.numComputed = hit.position;
+    return true;
+  }
+
+  /** Drops what the cache keeps only where the slots can then be had, but for scattered free room. */
+  #takeSlots({ hybrid }: Sequence, slots: number[], pinned: Snapshot | null): boolean {
+    const needed = hybrid.slots.reduce((sum, { floats }) => sum + floats, 0);
+    if (needed > this.#states.numFloats - this.#states.floatsUsed + this.cache.stateFloats) return false;
+    while (!this.#states.takeAll(hybrid.slots, slots)) if (!this.cache.evict(pinned)) return false;
+    return true;
+  }
+
+  #keep(sequence: Sequence, position: number): void {
+    const { hybrid, tokens, pages, stateSlots, score, group } = sequence;
+    const transient = score !== null;
+    if (transient && (group === null || group.waiting === 0)) return;
+    const slots: number[] = [];
+    if (!this.#takeSlots(sequence, slots, null)) return;
+    const snapshot = this.cache.insert(hybrid, tokens, position, pages, slots, transient);
+    if (snapshot === null) {
+      slots.forEach((slot, i) => {
+        this.#states.give(slot, hybrid.slots[i]!.floats);
+      });
+      return;
+    }
+    this.#copySlots(sequence, stateSlots, slots);
+    if (transient) group!.snapshot = snapshot;
+    else this.cache.trim();
+  }
+
+  #copySlots({ hybrid }: Sequence, from: readonly number[], to: readonly number[]): void {
+    hybrid.slots.forEach(({ floats }, i) => {
+      this.#copies.push({ kind: "slot", from: from[i]!, to: to[i]!, floats });
+    });
+  }
+}
+
+function startsAlike(a: readonly number[], b: readonly number[], count: number): boolean {
+  for (let i = 0; i < count; i++) if (a[i] !== b[i]) return false;
+  return true;
+}
