@@ -1,5 +1,6 @@
 // One history, one answer: in random engines under random load the logits after a token history are the same bytes every
-// time, for several hybrids of one backbone in one batch, in any chunks, after preemptions, with one thread or two.
+// time, for several hybrids of one backbone in one batch, in any chunks, after preemptions, from the prefix cache, with
+// choices that share their context, with one thread or two.
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -30,11 +31,19 @@ const MASKS: (Variant | null)[][] = [
   ["gla", "jet"],
 ];
 
+/** A name that means one mask after another. */
+const ALIAS = "alias";
+
 /** The mixer of a tiny hybrid's second layer stands in for both layers: any weights will do here. */
 function borrowedPool(source: LoadedModel, variant: Variant, backbone: string): LinearPool {
   const mixer = source.mixers[1]!;
   const shape = source.config.linearLayers[1]!;
   return { directory: source.directory, variant, shape, mixers: [mixer, mixer], backbone, free: () => {} };
+}
+
+interface Start {
+  readonly hybrid: string;
+  readonly tokens: number[];
 }
 
 /** Logits by (settings that may change bits, hybrid, history); a second sight must agree. */
@@ -60,6 +69,8 @@ for (const isa of isas) {
     let ops: Ops;
     const loaded: Record<string, { base: LoadedModel; sources: LoadedModel[] }> = {};
     let preemptions = 0;
+    let hits = 0;
+    let evictions = 0;
 
     beforeAll(async () => {
       ops = await opsOf(isa);
@@ -76,7 +87,9 @@ for (const isa of isas) {
         for (const source of sources) source.free();
       }
       ops.setThreads(2);
-      console.error(`${isa}: ${witness.numChecked} rows of logits seen again, ${preemptions} preemptions`);
+      console.error(
+        `${isa}: ${witness.numChecked} rows of logits seen again, ${preemptions} preemptions, ${hits} hits, ${evictions} evictions`,
+      );
     });
 
     function open(random: Random, kind: string, histories: Map<number, { key: string; tokens: number[] }>): Engine {
@@ -95,6 +108,8 @@ for (const isa of isas) {
         stateBytes: 1 << 22,
         maxBatchTokens: random.pick([1, 2, 7, 32, 100, 512]),
         maxSequences: random.between(1, 8),
+        prefixCacheBytes: random.pick([0, 100_000, 1 << 24]),
+        snapshotTokens: random.pick([1, 20, 50]),
       };
       const tap = (id: number, position: number, logits: Float32Array) => {
         const { key, tokens } = histories.get(id)!;
@@ -105,11 +120,12 @@ for (const isa of isas) {
         engine.addPool(borrowedPool(sources[i]!, variant, base.identity));
       });
       for (const layers of MASKS) engine.registerHybrid({ name: String(layers), layers });
+      engine.registerHybrid({ name: ALIAS, layers: MASKS[1]! });
       return engine;
     }
 
     /** Few prompts, so that histories meet again in other company. */
-    function draw(random: Random): { hybrid: string; tokens: number[] } {
+    function draw(random: Random): Start {
       // Only full layers grow, so half of the load is of them: pages must run out.
       const hybrid = String(random.chance(0.5) ? MASKS[0] : random.pick(MASKS));
       const source = new Random(random.between(0, 1));
@@ -125,8 +141,10 @@ for (const isa of isas) {
       const engine = open(random, kind, histories);
       const results = new Map<number, string>();
       try {
-        for (let i = 0; i < 12; i++) add(random, engine, kind, histories, results);
+        const add = (start?: Start) => addRequest(random, engine, kind, histories, results, start);
+        for (let i = 0; i < 12; i++) add();
         let cancelled = 0;
+        let followUps = 6;
         while (engine.hasWork) {
           const { events, scores, failed } = engine.step();
           if (failed.length > 0) throw failed[0]!.error;
@@ -135,6 +153,14 @@ for (const isa of isas) {
           for (const { id, event } of events) {
             if (event.finishReason !== null) same(results.get(id)!, String(histories.get(id)!.tokens));
           }
+          for (const { id, event } of events) {
+            if (event.finishReason === null || followUps === 0 || random.chance(0.4)) continue;
+            followUps--;
+            const { key, tokens } = histories.get(id)!;
+            if (tokens.length < 140)
+              add({ hybrid: key, tokens: [...tokens, ...tokens.slice(0, random.between(1, 9))] });
+          }
+          if (random.chance(0.05)) engine.registerHybrid({ name: ALIAS, layers: random.pick(MASKS) });
           if (cancelled < 2 && random.chance(0.02)) {
             const open = [...histories.keys()];
             engine.cancel(random.pick(open));
@@ -144,38 +170,48 @@ for (const isa of isas) {
         const { kvBytesUsed, stateBytesUsed } = engine.stats();
         expect([kvBytesUsed, stateBytesUsed]).toEqual([0, 0]);
         preemptions += engine.stats().preemptions;
+        hits += engine.stats().prefixHits;
+        evictions += engine.stats().prefixEvictions;
       } finally {
         engine.close();
       }
     }
 
-    function add(
+    function addRequest(
       random: Random,
       engine: Engine,
       kind: string,
       histories: Map<number, { key: string; tokens: number[] }>,
       results: Map<number, string>,
+      start?: Start,
     ): void {
-      const { hybrid, tokens } = draw(random);
-      if (random.chance(0.4) && tokens.length > 1) {
+      const { hybrid, tokens } = start ?? draw(random);
+      // The same mask by another name, where that name happens to mean it now.
+      const alias = engine.hybrids().find(({ name }) => name === ALIAS)!;
+      const name = String(alias.layers) === hybrid ? ALIAS : hybrid;
+      if (!start && random.chance(0.4) && tokens.length > 1) {
         const at = random.pick([1, Math.ceil(tokens.length / 2)]);
-        const request: ScoreRequest = { hybrid, contextIds: tokens.slice(0, at), continuationIds: tokens.slice(at) };
-        const id = engine.addScore(request);
-        histories.set(id, { key: hybrid, tokens });
-        results.set(id, `${kind} ${JSON.stringify(request)}`);
+        for (let choices = random.between(1, 3); choices > 0; choices--) {
+          const contextIds = tokens.slice(0, at);
+          const continuationIds = tokens.slice(at).map((token) => (choices === 1 ? token : (token + choices) % 100));
+          const request: ScoreRequest = { hybrid: name, contextIds, continuationIds };
+          const id = engine.addScore(request);
+          histories.set(id, { key: hybrid, tokens: [...contextIds, ...continuationIds] });
+          results.set(id, `${kind} ${JSON.stringify({ ...request, hybrid })}`);
+        }
         return;
       }
       const temperature = random.pick([0, 0.8]);
       const seed = random.between(0, 1);
       const request: GenerateRequest = {
-        hybrid,
+        hybrid: name,
         promptIds: tokens,
         maxTokens: random.pick([5, 20, 60]),
         sampling: { temperature, seed, topP: 0.95, topK: 40 },
       };
       const id = engine.add(request);
       histories.set(id, { key: hybrid, tokens: [...tokens] });
-      results.set(id, `${kind} ${JSON.stringify(request)}`);
+      results.set(id, `${kind} ${JSON.stringify({ ...request, hybrid })}`);
     }
 
     function same(key: string, value: string): void {
@@ -189,6 +225,8 @@ for (const isa of isas) {
       fc.assert(fc.property(fc.integer(), run), { seed: Number(process.env.GRAFT_SEED ?? 20260720), numRuns });
       expect(witness.numChecked).toBeGreaterThan(numRuns * 10);
       expect(preemptions).toBeGreaterThan(0);
+      expect(hits).toBeGreaterThan(numRuns);
+      expect(evictions).toBeGreaterThan(0);
     }, 120_000);
   });
 }
