@@ -91,6 +91,8 @@ export class ToyBackend implements Backend {
   readonly #states: Int32Array;
   /** Throws at the step of this number, counted from 1. */
   failAt = 0;
+  /** Throws at the next step. */
+  failNext = false;
   #steps = 0;
 
   constructor(limits: ToyLimits) {
@@ -100,7 +102,10 @@ export class ToyBackend implements Backend {
   }
 
   run(batch: Batch): ChunkOutput[] {
-    if (++this.#steps === this.failAt) throw new Error("The toy backend fails here");
+    if (++this.#steps === this.failAt || this.failNext) {
+      this.failNext = false;
+      throw new Error("The toy backend fails here");
+    }
     for (const copy of batch.copies) this.#copy(copy);
     const seen = new Set<Sequence>();
     return batch.chunks.map((chunk) => {
