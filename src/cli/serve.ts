@@ -30,6 +30,12 @@ export const ENGINE_FLAGS = {
     value: "SIZE",
     help: "memory of the recurrent states (default: by machine)",
   },
+  "prefix-cache-memory": {
+    type: "bytes",
+    min: 0,
+    value: "SIZE",
+    help: "part of both that may keep prompts for later requests; 0 = none (default: half)",
+  },
   "kv-dtype": { type: "string", choices: ["f32", "bf16"], default: "f32", help: "type of the KV cache" },
 } as const;
 
@@ -72,6 +78,7 @@ export function engineOptions(model: ModelArgument, given: Flags<typeof ENGINE_F
     ...(given["max-context"] === undefined ? {} : { maxContext: given["max-context"] }),
     ...(given["kv-memory"] === undefined ? {} : { kvBytes: given["kv-memory"] }),
     ...(given["state-memory"] === undefined ? {} : { stateBytes: given["state-memory"] }),
+    ...(given["prefix-cache-memory"] === undefined ? {} : { prefixCacheBytes: given["prefix-cache-memory"] }),
   };
 }
 
