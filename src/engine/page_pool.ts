@@ -1,7 +1,7 @@
 // The KV pages and who holds them. A page holds pageSize tokens of one full-attention layer; sequences that share a
 // prefix, and the prefix cache, hold the same page. Page numbers only: the memory behind them is the runner's.
 
-/** Free pages, handed out lowest first. */
+/** Free pages, handed out lowest first, and how often each other page is held and kept. */
 export class PagePool {
   readonly numPages: number;
   readonly #free: Int32Array;

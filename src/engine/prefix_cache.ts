@@ -51,6 +51,7 @@ interface Match {
   readonly snapshot: Snapshot | null;
 }
 
+/** Sizes that kept prefixes are counted in, and their bound. */
 export interface PrefixCacheLimits {
   readonly pageSize: number;
   /** Bytes of one page, k and v. */
@@ -59,6 +60,7 @@ export interface PrefixCacheLimits {
   readonly cacheBytes: number;
 }
 
+/** All that is kept of computed prefixes, least recently used first out. */
 export class PrefixCache {
   readonly limits: PrefixCacheLimits;
   readonly #pages: PagePool;

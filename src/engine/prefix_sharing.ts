@@ -6,6 +6,7 @@ import { type Hit, PrefixCache, type PrefixCacheLimits, type Snapshot } from "./
 import type { Sequence, ShareGroup } from "./sequence.ts";
 import type { StatePool } from "./state_pool.ts";
 
+/** What may be kept, and how often. */
 export interface SharingLimits extends PrefixCacheLimits {
   /** States are kept every so many tokens, a multiple of pageSize. */
   readonly snapshotTokens: number;
@@ -14,6 +15,7 @@ export interface SharingLimits extends PrefixCacheLimits {
 /** Scorings share a context from this many tokens on: below it an extra step costs more than it saves. */
 const MIN_SHARED_CONTEXT = 8;
 
+/** Prefix reuse as the scheduler sees it: one per engine, over its two pools. */
 export class PrefixSharing {
   readonly cache: PrefixCache;
   readonly #limits: SharingLimits;
