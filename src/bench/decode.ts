@@ -136,7 +136,8 @@ class DecodeRun {
   step(): number {
     const { events, failed, numDecodeTokens, numPrefillTokens } = this.#engine.step();
     if (failed.length > 0) throw failed[0]!.error;
-    if (numDecodeTokens + numPrefillTokens === 0) throw new KernelError("Cannot time decoding: no sequence is admitted");
+    if (numDecodeTokens + numPrefillTokens === 0)
+      throw new KernelError("Cannot time decoding: no sequence is admitted");
     for (const { id, event } of events) {
       const answer = this.#answers.get(id)!;
       answer.tokenIds.push(...event.tokenIds);

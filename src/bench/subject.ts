@@ -124,6 +124,7 @@ export function withEngine<T>(subject: Subject, mask: Mask, sizes: EngineSizes, 
   const kvBytes = kvBytesPerToken * batch * roundUp(maxTokens);
   const engine = createEngine(ops, model, {
     maxSequences: batch,
+    prefixCacheBytes: 0, // every repeat computes its prompts
     maxBatchTokens: Math.max(chunk, batch),
     maxContext: maxTokens,
     pageSize: PAGE_SIZE,
