@@ -40,6 +40,8 @@ function drain<T>(
       }
       const step = engine.step();
       if (step.failed.length > 0) throw step.failed[0]!.error;
+      const idle = step.numPrefillTokens + step.numDecodeTokens + step.events.length + step.scores.length === 0;
+      if (idle) throw new Error("The engine has work and admits none of it");
       use(index, step);
     }
   } finally {
