@@ -53,6 +53,11 @@ function sourcesIn(folder: string): string[] {
     .sort();
 }
 
+/** A checkout that moves, or is copied, keeps what it has built. */
+function inRoot(text: string): string {
+  return text.replaceAll(`${root}/`, "");
+}
+
 function hashOfHeaders(folder: string): string {
   const hash = createHash("sha256");
   for (const dir of ["include", "common", folder]) {
@@ -80,7 +85,7 @@ function compileJobs(target: Target, outDir: string, extra: string[]): { objects
     const stamp = createHash("sha256")
       .update(headers)
       .update(readFileSync(source))
-      .update(command.join("\0"))
+      .update(inRoot(command.join("\0")))
       .digest("hex");
     objects.push(object);
     const old = existsSync(`${object}.stamp`) && existsSync(object) ? readFileSync(`${object}.stamp`, "utf8") : "";
@@ -110,7 +115,7 @@ export async function buildKernels(which: readonly Target[], options: { sanitize
   const paths: string[] = [];
   for (const { target, objects } of plans) {
     const path = join(outDir, libraryFile(target));
-    const list = objects.join("\n");
+    const list = inRoot(objects.join("\n"));
     const known = existsSync(`${path}.objects`) ? readFileSync(`${path}.objects`, "utf8") : "";
     if (changed.has(target) || !existsSync(path) || known !== list) {
       const temporary = `${path}.${process.pid}.tmp`;
