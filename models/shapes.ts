@@ -100,11 +100,11 @@ const shapes: Readonly<Record<string, JsonObject>> = {
 /** Smallest first. */
 export const shapeNames: readonly string[] = Object.keys(shapes);
 
-/** @throws RequestError for an unknown name. */
-export function shapeConfig(name: string): ModelConfig {
+/** @param maxPositions longest context, where it shall not be the model's own. @throws RequestError for an unknown name. */
+export function shapeConfig(name: string, maxPositions?: number): ModelConfig {
   const raw = Object.hasOwn(shapes, name) ? shapes[name] : undefined;
   if (raw === undefined) {
     throw new RequestError("unknown_shape", `Cannot find shape "${name}", expected ${shapeNames.join(" | ")}`);
   }
-  return parseModelConfig(raw);
+  return parseModelConfig(maxPositions === undefined ? raw : { ...raw, max_position_embeddings: maxPositions });
 }
