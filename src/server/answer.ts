@@ -3,7 +3,8 @@
 import { randomBytes } from "node:crypto";
 import type { ServerContext } from "./context.ts";
 import { errorBody, HttpError, logText, toHttpError } from "./errors.ts";
-import { type ChoicePiece, type GenerationPlan, generateChoices } from "./generation.ts";
+import { type ChoicePiece, generateChoices } from "./generation.ts";
+import type { GenerationPlan } from "./plan.ts";
 import { type SseEvent, sseResponse, withTimeout } from "./sse.ts";
 import { UsageCount } from "./usage.ts";
 
@@ -21,6 +22,8 @@ export interface AnswerShape {
   chunk(piece: ChoicePiece): object | null;
   /** Chunks before the first piece, one list of choices each. */
   opening(plan: GenerationPlan): readonly object[];
+  /** Which sequences become choices of a whole answer, in their order; default: all. */
+  select?(sequences: readonly (readonly ChoicePiece[])[]): readonly (readonly ChoicePiece[])[];
   /** A whole choice out of all its pieces. */
   choice(index: number, pieces: readonly ChoicePiece[]): object;
 }
@@ -59,7 +62,7 @@ async function wholeAnswer(
       throw new HttpError(503, "cancelled", "The server ended this request before it was complete");
     }
   }
-  const choices = pieces.map((list, index) => shape.choice(index, list));
+  const choices = (shape.select?.(pieces) ?? pieces).map((list, index) => shape.choice(index, list));
   return { ...head, object: shape.object, choices, usage: usage.body() };
 }
 

@@ -6,12 +6,14 @@ import { chatRoutes } from "./chat/routes.ts";
 import { completionRoutes } from "./completions/routes.ts";
 import type { ServerContext } from "./context.ts";
 import { conversionRoutes } from "./conversions/routes.ts";
+import { embeddingRoutes } from "./embeddings/routes.ts";
 import { errorResponse, HttpError, logText, toHttpError, validationError } from "./errors.ts";
 import type { SchemaIssue } from "./fields.ts";
 import { guard, readBody } from "./guards.ts";
 import { healthRoutes } from "./health/routes.ts";
 import { hybridRoutes } from "./hybrids/routes.ts";
 import { modelRoutes } from "./models/routes.ts";
+import { scoreRoutes } from "./score/routes.ts";
 import { searchRoutes } from "./searches/routes.ts";
 import { taskRoutes } from "./tasks/routes.ts";
 import { tokenRoutes } from "./tokens/routes.ts";
@@ -49,6 +51,8 @@ export function createApp(context: ServerContext, version: string) {
     .use(modelRoutes(context))
     .use(completionRoutes(context))
     .use(chatRoutes(context))
+    .use(embeddingRoutes())
+    .use(scoreRoutes(context))
     .use(hybridRoutes(context))
     .use(taskRoutes(context))
     .use(searchRoutes(context))

@@ -78,6 +78,8 @@ function errorType(status: number): string {
   if (status === 403) return "permission_error";
   if (status === 404) return "not_found_error";
   if (status === 429) return "rate_limit_error";
+  if (status === 408) return "timeout_error";
+  if (status === 501) return "not_supported_error";
   if (status === 503) return "service_unavailable_error";
   return status < 500 ? "invalid_request_error" : "server_error";
 }

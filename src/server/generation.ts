@@ -1,28 +1,12 @@
-// From a checked request to pieces of text: runs the choices on the engine, decodes, cuts at stop strings, measures.
+// From a plan to pieces of text: runs the choices on the engine, decodes, cuts at stop strings, measures.
 // Knows the engine and text, not the OpenAI shapes.
 
-import type { SamplingParams, TokenEvent, TokenLogprob, Usage } from "../engine/types.ts";
+import type { TokenEvent, TokenLogprob, Usage } from "../engine/types.ts";
 import { Detokenizer } from "../text/detokenizer.ts";
 import { StopStrings } from "../text/stop_strings.ts";
 import type { ServerContext } from "./context.ts";
-import { HttpError } from "./errors.ts";
-import type { ServedName } from "./hybrid_registry.ts";
 import { mergeIterables } from "./merge.ts";
-import type { SamplingBody } from "./sampling_schema.ts";
-import { MAX_CHOICES } from "./sampling_schema.ts";
-
-/** Everything a request asks of the engine. */
-export interface GenerationPlan {
-  readonly served: ServedName;
-  readonly prompts: readonly (readonly number[])[];
-  readonly n: number;
-  readonly maxTokens: number;
-  readonly sampling: SamplingParams;
-  readonly stopStrings: readonly string[];
-  readonly stopIds: readonly number[];
-  /** null: none; 0: of the chosen token; k: also of the k most likely. */
-  readonly logprobs: number | null;
-}
+import type { GenerationPlan } from "./plan.ts";
 
 /** One generated token with its log-probability. */
 export interface ScoredToken extends TokenLogprob {
@@ -36,63 +20,10 @@ export interface ChoicePiece {
   readonly text: string;
   readonly tokenIds: readonly number[];
   readonly logprobs: readonly ScoredToken[];
+  /** The token that ended the text without being a part of it; only where logprobs are asked for. */
+  readonly endToken: ScoredToken | null;
   readonly finishReason: string | null;
   readonly usage: Usage;
-}
-
-/**
- * The plan for prompts under the request's sampling fields, filled up from the model's own defaults.
- * @throws HttpError for a prompt that does not fit, ids out of range, or too many choices
- */
-export function planGeneration(
-  context: ServerContext,
-  body: SamplingBody,
-  prompts: readonly (readonly number[])[],
-  maxTokens: number | undefined,
-  logprobs: number | null,
-): GenerationPlan {
-  const { info } = context.engine;
-  const served = context.hybrids.resolve(body.model);
-  const n = body.n ?? 1;
-  if (n * prompts.length > MAX_CHOICES) {
-    throw new HttpError(
-      400,
-      "too_many_choices",
-      `n times prompts is ${n * prompts.length}, at most ${MAX_CHOICES}`,
-      "n",
-    );
-  }
-  for (const ids of prompts) checkPrompt(ids, info.vocabSize, info.maxContext);
-  const { defaults } = context.text;
-  const ownIds = body.ignore_eos === true ? [] : context.text.stopIds;
-  return {
-    served,
-    prompts,
-    n,
-    maxTokens: Math.min(maxTokens ?? info.maxContext, info.maxContext),
-    sampling: {
-      temperature: body.temperature ?? (defaults.doSample === false ? 0 : (defaults.temperature ?? 1)),
-      topP: body.top_p ?? defaults.topP ?? 1,
-      topK: body.top_k ?? defaults.topK ?? 0,
-      minP: body.min_p ?? defaults.minP ?? 0,
-      seed: body.seed ?? Math.floor(Math.random() * Number.MAX_SAFE_INTEGER),
-    },
-    stopStrings: typeof body.stop === "string" ? [body.stop] : (body.stop ?? []),
-    stopIds: [...new Set([...ownIds, ...(body.stop_token_ids ?? [])])],
-    logprobs,
-  };
-}
-
-function checkPrompt(ids: readonly number[], vocabSize: number, maxContext: number): void {
-  if (ids.length === 0) throw new HttpError(400, "empty_prompt", "The prompt holds no token", "prompt");
-  if (ids.length >= maxContext) {
-    const message = `The prompt has ${ids.length} tokens; the context holds ${maxContext}, at least one of them to generate`;
-    throw new HttpError(400, "context_length_exceeded", message, "prompt");
-  }
-  const wrong = ids.find((id) => !(id >= 0 && id < vocabSize));
-  if (wrong !== undefined) {
-    throw new HttpError(400, "invalid_value", `Token id ${wrong} is not in [0, ${vocabSize - 1}]`, "prompt");
-  }
 }
 
 /** Runs every choice of every prompt at once; pieces come as they are made. Ends early when `signal` aborts. */
@@ -127,6 +58,10 @@ async function* generateChoice(
   choice: number,
   signal: AbortSignal,
 ): AsyncGenerator<ChoicePiece> {
+  if (plan.maxTokens === 0) {
+    yield promptOnly(index, promptIds.length);
+    return;
+  }
   const watch = stopwatch(context, plan.served.id);
   const decode = textDecoder(context, plan.stopStrings);
   const events = context.engine.generate(
@@ -147,17 +82,25 @@ async function* generateChoice(
     const { text, stopped } = decode(event.tokenIds.slice(0, visible), event.finishReason !== null);
     const finishReason = stopped ? "stop" : event.finishReason;
     if (finishReason !== null) watch.finished(finishReason, event.usage);
+    const scored = scoredTokens(event);
     yield {
       index,
       text,
       tokenIds: event.tokenIds.slice(0, visible),
-      logprobs: scoredTokens(event, visible),
+      logprobs: scored.slice(0, visible),
+      endToken: scored[visible] ?? null,
       finishReason,
       usage: event.usage,
     };
     // Leaving the loop cancels the sequence.
     if (finishReason !== null) return;
   }
+}
+
+/** A choice of which nothing is generated. */
+function promptOnly(index: number, promptTokens: number): ChoicePiece {
+  const usage = { promptTokens, completionTokens: 0, cachedTokens: 0 };
+  return { index, text: "", tokenIds: [], logprobs: [], endToken: null, finishReason: "length", usage };
 }
 
 /** A token that only ends the text is no part of it. */
@@ -167,11 +110,9 @@ function visibleCount(event: TokenEvent, stopIds: readonly number[]): number {
   return event.tokenIds.length - (endsText ? 1 : 0);
 }
 
-function scoredTokens(event: TokenEvent, count: number): ScoredToken[] {
-  if (event.logprobs === undefined) return [];
-  return event.logprobs
-    .slice(0, count)
-    .map((logprob, i) => ({ id: event.tokenIds[i]!, logprob, top: event.topLogprobs?.[i] ?? [] }));
+function scoredTokens(event: TokenEvent): ScoredToken[] {
+  const { logprobs = [], tokenIds, topLogprobs } = event;
+  return logprobs.map((logprob, i) => ({ id: tokenIds[i]!, logprob, top: topLogprobs?.[i] ?? [] }));
 }
 
 /** Decodes growing ids and cuts at stop strings; without a tokenizer there is no text and nothing to cut. */

@@ -7,7 +7,7 @@ import { errorResponse, HttpError } from "./errors.ts";
 /** Seconds without a byte after which a connection is closed; streams send pings more often. */
 const IDLE_TIMEOUT_S = 60;
 /** Answers that may take longer than that before their first byte. */
-const SLOW_PATHS = /^\/v1\/(chat\/)?completions$|\/events$/;
+const SLOW_PATHS = /^\/v1\/((chat\/)?completions|responses|score)$|\/events$/;
 
 /** A bound socket. */
 export interface Listener {

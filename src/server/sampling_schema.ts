@@ -17,7 +17,9 @@ export const samplingFields = {
   top_p: t.Optional(number(1e-6, 1, "Nucleus mass; 1 is off")),
   top_k: t.Optional(integer(0, INT32_MAX, "Keep the k most likely tokens; 0 is off")),
   min_p: t.Optional(number(0, 1, "Drop tokens below this part of the top probability; 0 is off")),
-  seed: t.Optional(integer(0, Number.MAX_SAFE_INTEGER, "Equal requests with equal seeds give equal texts")),
+  seed: t.Optional(
+    integer(-Number.MAX_SAFE_INTEGER, Number.MAX_SAFE_INTEGER, "Equal requests with equal seeds give equal texts"),
+  ),
   n: t.Optional(integer(1, MAX_CHOICES, "Number of choices")),
   stop: t.Optional(
     t.Union(

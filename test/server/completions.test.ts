@@ -97,13 +97,14 @@ test("echo puts the prompt in front, streamed or not", async () => {
 test("logprobs of a completion are parallel lists", async () => {
   const result = await json<Completion>(await server.send("POST", "/v1/completions", { prompt: "ab", logprobs: 2 }));
   expect(result.choices[0]?.logprobs).toEqual({
-    tokens: ["b", "a"],
-    token_logprobs: [-0.5, -0.5],
+    tokens: ["b", "a", "<eos>"],
+    token_logprobs: [-0.5, -0.5, -0.5],
     top_logprobs: [
       { b: -0.5, c: -1.5 },
       { a: -0.5, b: -1.5 },
+      { "<eos>": -0.5, "\u0000": -0.5, "\u0001": -1.5 },
     ],
-    text_offset: [0, 1],
+    text_offset: [0, 1, 2],
   });
 });
 
@@ -235,7 +236,6 @@ test("unsupported fields are refused by name, neutral and harmless ones are take
   const chat = { messages: [{ role: "user", content: "x" }] };
   const refused: [string, Record<string, unknown>][] = [
     ["/v1/completions", { prompt: "x", suffix: "y" }],
-    ["/v1/completions", { prompt: "x", best_of: 2 }],
     ["/v1/completions", { prompt: "x", frequency_penalty: 0.5 }],
     ["/v1/completions", { prompt: "x", logit_bias: { "5": 1 } }],
     ["/v1/chat/completions", { ...chat, tools: [{ type: "function" }] }],

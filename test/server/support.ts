@@ -9,6 +9,8 @@ import type {
   HybridInfo,
   HybridSpec,
   PoolInfo,
+  ScoreRequest,
+  ScoreResult,
   TokenEvent,
 } from "../../src/engine/types.ts";
 import { CapacityError, RequestError } from "../../src/errors.ts";
@@ -68,6 +70,7 @@ export class FakeEngine implements EngineClient {
   alive = true;
   heartbeatAgeMs = 10;
   readonly requests: GenerateRequest[] = [];
+  readonly scored: ScoreRequest[] = [];
   cancelled = 0;
   active = 0;
   readonly registered = new Map<string, HybridSpec>();
@@ -113,8 +116,17 @@ export class FakeEngine implements EngineClient {
     });
   }
 
-  async score(): Promise<never> {
-    throw new RequestError("unsupported", "The fake engine does not score");
+  /** Each id's log-probability is -id / 256; the most likely id is the one that stood before. */
+  async score(requests: readonly ScoreRequest[]): Promise<ScoreResult[]> {
+    this.scored.push(...requests);
+    return requests.map(({ contextIds, continuationIds }) => {
+      const before = [contextIds.at(-1)!, ...continuationIds].slice(0, -1);
+      return {
+        logprobs: Float32Array.from(continuationIds, (id) => -id / 256),
+        argmax: Int32Array.from(before),
+        greedy: before.every((id, i) => id === continuationIds[i]),
+      };
+    });
   }
 
   async registerHybrid(spec: HybridSpec): Promise<HybridInfo> {

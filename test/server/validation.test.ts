@@ -22,7 +22,7 @@ const fields: readonly (readonly [string, Record<string, unknown>, string, reado
       [path, body, "top_p", [0.5]],
       [path, body, "top_k", [0]],
       [path, body, "min_p", [0, 0.5]],
-      [path, body, "seed", [0, 2 ** 31]],
+      [path, body, "seed", [-1, 0, 2 ** 31]],
       [path, body, "n", []],
       [path, body, "max_tokens", []],
     ] as const;

@@ -4,7 +4,8 @@ import { Elysia } from "elysia";
 import { type AnswerShape, answer } from "../answer.ts";
 import type { ServerContext } from "../context.ts";
 import { HttpError, invalidField } from "../errors.ts";
-import { type ChoicePiece, planGeneration } from "../generation.ts";
+import type { ChoicePiece } from "../generation.ts";
+import { planGeneration } from "../plan.ts";
 import { encodePrompt, tokenText } from "../prompt.ts";
 import { refuseUnsupported } from "../sampling_schema.ts";
 import { type ChatBody, chatBody, chatNeutral } from "./schema.ts";
@@ -20,7 +21,7 @@ export function chatRoutes(context: ServerContext) {
       const logprobs = body.logprobs === true ? (body.top_logprobs ?? 0) : null;
       const maxTokens = body.max_completion_tokens ?? body.max_tokens;
       const prompt = await chatPrompt(context, body.messages);
-      const plan = planGeneration(context, body, [prompt], maxTokens, logprobs);
+      const plan = planGeneration(context, body, { prompts: [prompt], maxTokens, logprobs });
       const stream = { on: body.stream === true, usage: body.stream_options?.include_usage === true };
       return answer(context, request, plan, stream, chatShape(context, body));
     },

@@ -1,89 +1,52 @@
 // POST /v1/completions. Validates, calls, shapes; no logic.
 
 import { Elysia } from "elysia";
-import { type AnswerShape, answer } from "../answer.ts";
+import { answer } from "../answer.ts";
 import type { ServerContext } from "../context.ts";
 import { invalidField } from "../errors.ts";
-import { type ChoicePiece, planGeneration } from "../generation.ts";
-import { encodePrompt, tokenText } from "../prompt.ts";
+import { planGeneration } from "../plan.ts";
 import { refuseUnsupported } from "../sampling_schema.ts";
+import { scorePrompts } from "./echo.ts";
+import { promptsOf } from "./prompts.ts";
 import { type CompletionBody, completionBody, completionNeutral } from "./schema.ts";
+import { completionShape } from "./shape.ts";
+
+/** What is generated where the request does not say. */
+const DEFAULT_MAX_TOKENS = 16;
 
 export function completionRoutes(context: ServerContext) {
   return new Elysia({ normalize: false }).post(
     "/v1/completions",
     async ({ body, request }) => {
       refuseUnsupported(body, completionNeutral);
-      if (body.echo === true && body.logprobs !== undefined) {
-        throw invalidField("logprobs", 'Parameter "logprobs" is not supported together with "echo"');
-      }
+      checkCombination(body);
       const prompts = await promptsOf(context, body.prompt);
-      const plan = planGeneration(context, body, prompts, body.max_tokens ?? 16, body.logprobs ?? null);
+      const plan = planGeneration(context, body, {
+        prompts: prompts.map(({ ids }) => ids),
+        maxTokens: body.max_tokens ?? DEFAULT_MAX_TOKENS,
+        // The best of several are found by their log-probabilities.
+        logprobs: body.logprobs ?? (body.best_of === undefined ? null : 0),
+        ...(body.best_of === undefined ? {} : { sequences: body.best_of }),
+      });
+      const scored =
+        body.echo === true && body.logprobs !== undefined ? await scorePrompts(context, plan, request.signal) : null;
       const stream = { on: body.stream === true, usage: body.stream_options?.include_usage === true };
-      return answer(context, request, plan, stream, completionShape(context, body, prompts));
+      return answer(context, request, plan, stream, completionShape(context, body, prompts, scored));
     },
     { parse: "json", body: completionBody, detail: { tags: ["openai"], summary: "Continue a text" } },
   );
 }
 
-async function promptsOf(context: ServerContext, prompt: CompletionBody["prompt"]): Promise<readonly number[][]> {
-  if (typeof prompt === "string") return [await encodePrompt(context, prompt)];
-  if (typeof prompt[0] === "number") return [prompt as number[]];
-  const ids = async (one: string | number[]) => (typeof one === "string" ? encodePrompt(context, one) : one);
-  return Promise.all((prompt as (string | number[])[]).map(ids));
-}
-
-function completionShape(
-  context: ServerContext,
-  body: CompletionBody,
-  prompts: readonly (readonly number[])[],
-): AnswerShape {
-  const n = body.n ?? 1;
-  const withIds = body.return_token_ids === true || context.text.tokenizer === null;
-  const echoOf = (index: number) => {
-    if (body.echo !== true) return "";
-    const given = typeof body.prompt === "string" ? body.prompt : body.prompt[Math.floor(index / n)];
-    return typeof given === "string" ? given : tokenText(context, prompts[Math.floor(index / n)]!, false);
-  };
-  const shape = (index: number, pieces: readonly ChoicePiece[], front: string) => ({
-    index,
-    text: front + pieces.map((piece) => piece.text).join(""),
-    logprobs: body.logprobs === undefined ? null : legacyLogprobs(context, pieces),
-    finish_reason: pieces.at(-1)?.finishReason ?? null,
-    ...(withIds ? { token_ids: pieces.flatMap((piece) => piece.tokenIds) } : {}),
-  });
-  return {
-    idPrefix: "cmpl",
-    object: "text_completion",
-    chunkObject: "text_completion",
-    opening: (plan) =>
-      body.echo === true
-        ? Array.from({ length: plan.n * plan.prompts.length }, (_, index) => shape(index, [], echoOf(index)))
-        : [],
-    chunk: (piece) => (isEmpty(piece) ? null : shape(piece.index, [piece], "")),
-    choice: (index, pieces) => shape(index, pieces, echoOf(index)),
-  };
-}
-
-/** A piece that only holds half a character says nothing yet. */
-function isEmpty(piece: ChoicePiece): boolean {
-  return piece.text === "" && piece.finishReason === null && piece.tokenIds.length === 0;
-}
-
-/** The parallel lists of the legacy API. Offsets count within the generated text. */
-function legacyLogprobs(context: ServerContext, pieces: readonly ChoicePiece[]) {
-  const scored = pieces.flatMap((piece) => piece.logprobs);
-  const tokens = scored.map(({ id }) => tokenText(context, [id], true));
-  let offset = 0;
-  return {
-    tokens,
-    token_logprobs: scored.map(({ logprob }) => logprob),
-    top_logprobs: scored.map(({ top }) =>
-      Object.fromEntries(top.map(({ id, logprob }) => [tokenText(context, [id], true), logprob])),
-    ),
-    text_offset: tokens.map((token) => {
-      offset += token.length;
-      return offset - token.length;
-    }),
-  };
+/** @throws HttpError for fields that are right alone and wrong together */
+function checkCombination(body: CompletionBody): void {
+  const { best_of, n = 1 } = body;
+  if (best_of !== undefined && best_of < n) {
+    throw invalidField("best_of", `Invalid "best_of": got ${best_of}, expected at least n, which is ${n}`);
+  }
+  if (best_of !== undefined && best_of > n && body.stream === true) {
+    throw invalidField("best_of", 'Parameter "best_of" above n cannot be streamed: the best are known at the end');
+  }
+  if (body.max_tokens === 0 && body.echo !== true) {
+    throw invalidField("max_tokens", 'Invalid "max_tokens": got 0, expected at least 1; only with "echo" may it be 0');
+  }
 }

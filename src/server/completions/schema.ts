@@ -2,7 +2,7 @@
 
 import { type Static, t } from "elysia";
 import { integer } from "../fields.ts";
-import { type NeutralValues, SHARED_NEUTRAL, samplingFields } from "../sampling_schema.ts";
+import { MAX_CHOICES, type NeutralValues, SHARED_NEUTRAL, samplingFields } from "../sampling_schema.ts";
 
 const ids = t.Array(integer(0, 2 ** 31 - 1), { minItems: 1 });
 
@@ -20,10 +20,13 @@ export const completionBody = t.Object(
         expected: "a text, a list of texts, a list of token ids, or a list of such lists (none empty, at most 128)",
       },
     ),
-    echo: t.Optional(t.Boolean({ description: "Put the prompt in front of each text" })),
+    max_tokens: t.Optional(integer(0, 2 ** 31 - 1, "Most tokens to generate, default 16; 0 only with echo")),
+    echo: t.Optional(
+      t.Boolean({ description: "Put the prompt in front of each text, and its log-probabilities before the text's" }),
+    ),
     logprobs: t.Optional(integer(0, 20, "Log-probability of each token, and of this many most likely ones")),
+    best_of: t.Optional(integer(1, MAX_CHOICES, "Generate this many, answer the n with the best mean log-probability")),
     suffix: t.Optional(t.Unknown({ description: "Only empty" })),
-    best_of: t.Optional(t.Unknown({ description: "Only 1" })),
   },
   { additionalProperties: false },
 );
@@ -31,4 +34,4 @@ export const completionBody = t.Object(
 export type CompletionBody = Static<typeof completionBody>;
 
 /** Refused unless neutral. */
-export const completionNeutral: NeutralValues = { ...SHARED_NEUTRAL, suffix: [""], best_of: [1] };
+export const completionNeutral: NeutralValues = { ...SHARED_NEUTRAL, suffix: [""] };
