@@ -7,7 +7,13 @@ export class Counters {
   promptTokens = 0;
   generatedTokens = 0;
   scoredTokens = 0;
-  readonly finished: Record<FinishReason | "score", number> = { stop: 0, length: 0, cancelled: 0, score: 0 };
+  readonly finished: Record<FinishReason | "score", number> = {
+    stop: 0,
+    length: 0,
+    deadline: 0,
+    cancelled: 0,
+    score: 0,
+  };
   stepSeconds = 0;
   lastStepSeconds = 0;
   lastStepPrefillTokens = 0;

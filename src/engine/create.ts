@@ -77,6 +77,7 @@ export function createEngine(
     kvBytesPerToken,
     weightBytes,
     close: () => runner.close(),
+    clock: () => performance.now(),
   });
 }
 

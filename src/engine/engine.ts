@@ -1,14 +1,18 @@
 // The engine: requests in, token events out, one step at a time. It ties the scheduler, the backend that runs batches and
 // the registry of hybrids together; it knows token ids, never text, threads or HTTP.
 import type { LinearPool } from "../../models/model.ts";
+import { RequestError } from "../errors.ts";
 import type { Backend, Batch, ChunkOutput, Drawn, Scored } from "./batch.ts";
 import { Counters } from "./counters.ts";
 import { generateAll, scoreAll } from "./drain.ts";
+import { engineStats } from "./engine_stats.ts";
 import { type Hybrid, hybridInfo } from "./hybrid.ts";
 import type { HybridRegistry } from "./hybrid_registry.ts";
+import { OrderedList } from "./ordered_list.ts";
 import { generateSequence, type RequestLimits, scoreSequence } from "./requests.ts";
 import type { Scheduler } from "./scheduler.ts";
-import type { Sequence } from "./sequence.ts";
+import { byDeadline, type Sequence } from "./sequence.ts";
+import type { Clock } from "./timings.ts";
 import {
   BASE_HYBRID,
   type EngineInfo,
@@ -27,7 +31,7 @@ import {
 export interface StepResult {
   readonly events: readonly { readonly id: number; readonly event: TokenEvent }[];
   readonly scores: readonly { readonly id: number; readonly result: ScoreResult }[];
-  /** Sequences ended by a fault of the backend. */
+  /** Sequences ended by a fault of the backend, and scorings past their deadline. */
   readonly failed: readonly { readonly id: number; readonly error: Error }[];
   readonly numPrefillTokens: number;
   readonly numDecodeTokens: number;
@@ -43,6 +47,8 @@ export interface EngineParts {
   readonly kvBytesPerToken: number;
   readonly weightBytes: () => number;
   readonly close: () => void;
+  /** Milliseconds, never going back; deadlines, timings and durations of steps are read from it. */
+  readonly clock: Clock;
 }
 
 /** Continuous batching over one loaded model and its hybrids. */
@@ -51,6 +57,8 @@ export class Engine {
   readonly #parts: EngineParts;
   #closed = false;
   readonly #sequences = new Map<number, Sequence>();
+  /** Those that have a deadline, soonest first. */
+  readonly #deadlines = new OrderedList(byDeadline);
   readonly #counters = new Counters();
   #nextId = 1;
 
@@ -84,24 +92,23 @@ export class Engine {
   cancel(id: number): TokenEvent | null {
     const sequence = this.#sequences.get(id);
     if (sequence === undefined) return null;
-    this.#end(sequence);
-    this.#counters.finished.cancelled++;
-    return { tokenIds: [], finishReason: "cancelled", usage: sequence.usage };
+    return this.#cut(sequence, "cancelled");
   }
 
-  /** Computes the next batch and reports what came of it. */
+  /** Ends what is past its deadline, computes the next batch and reports what came of it. */
   step(): StepResult {
-    const started = performance.now();
+    const started = this.#parts.clock();
+    const expired = this.#expire(started);
     const batch = this.#parts.scheduler.schedule();
-    if (batch.numRows === 0) return EMPTY_STEP;
+    if (batch.numRows === 0) return { ...EMPTY_STEP, ...expired };
     let outputs: ChunkOutput[];
     try {
       outputs = this.#parts.backend.run(batch);
     } catch (error) {
-      return this.#fail(batch, error);
+      return this.#fail(batch, error, expired);
     }
     this.#parts.scheduler.advance(batch);
-    return this.#publish(batch, outputs, started);
+    return this.#publish(batch, outputs, started, expired);
   }
 
   /** Runs requests to their end; only for an engine that nobody else uses. @throws RequestError, KernelError */
@@ -142,29 +149,7 @@ export class Engine {
   }
 
   stats(): EngineStats {
-    const { scheduler, kvBytesPerToken, registry } = this.#parts;
-    const { pages, states, limits, sharing } = scheduler;
-    const pageBytes = limits.pageSize * kvBytesPerToken;
-    const pools = registry.loadedPools.flatMap((pool) => pool.mixers.map((mixer) => mixer.weightBytes()));
-    return {
-      ...this.#counters,
-      finished: { ...this.#counters.finished },
-      running: scheduler.numRunning,
-      waiting: scheduler.numWaiting,
-      preemptions: scheduler.numPreemptions,
-      kvBytesUsed: pages.numUsed * pageBytes,
-      kvBytesTotal: pages.numPages * pageBytes,
-      stateBytesUsed: 4 * (states.floatsUsed - sharing.cache.stateFloats),
-      stateBytesTotal: 4 * states.numFloats,
-      prefixHits: sharing.hits,
-      prefixMisses: sharing.misses,
-      prefixQueryTokens: sharing.queryTokens,
-      prefixHitTokens: sharing.hitTokens,
-      prefixEvictions: sharing.cache.evictions,
-      prefixBytes: sharing.cache.bytes,
-      prefixSnapshots: sharing.cache.size,
-      weightBytes: this.#parts.weightBytes() + pools.reduce((sum, bytes) => sum + bytes, 0),
-    };
+    return engineStats(this.#parts, this.#counters);
   }
 
   /** Cancels everything and frees the engine's own memory (not the model's); a second call does nothing. */
@@ -186,43 +171,71 @@ export class Engine {
   #queue(sequence: Sequence): number {
     this.#parts.scheduler.add(sequence);
     this.#sequences.set(sequence.id, sequence);
+    sequence.accept(this.#parts.clock());
+    if (Number.isFinite(sequence.deadlineAt)) this.#deadlines.add(sequence);
     this.#nextId++;
     return sequence.id;
   }
 
   #end(sequence: Sequence): void {
     this.#parts.scheduler.finish(sequence);
-    this.#sequences.delete(sequence.id);
+    this.#forget(sequence);
   }
 
-  #fail(batch: Batch, cause: unknown): StepResult {
+  #forget(sequence: Sequence): void {
+    this.#sequences.delete(sequence.id);
+    this.#deadlines.remove(sequence);
+  }
+
+  /** Ends a sequence between tokens. */
+  #cut(sequence: Sequence, finishReason: "cancelled" | "deadline"): TokenEvent {
+    this.#end(sequence);
+    this.#counters.finished[finishReason]++;
+    const timings = sequence.stopwatch.timings(this.#parts.clock());
+    return { tokenIds: [], finishReason, usage: sequence.usage, timings };
+  }
+
+  #expire(now: number): Expired {
+    const expired: Expired = { events: [], failed: [] };
+    for (let next = this.#deadlines.items[0]; next && next.deadlineAt <= now; next = this.#deadlines.items[0]) {
+      const event = this.#cut(next, "deadline");
+      if (next.score === null) expired.events.push({ id: next.id, event });
+      else expired.failed.push({ id: next.id, error: new RequestError("deadline_exceeded", LATE) });
+    }
+    return expired;
+  }
+
+  #fail(batch: Batch, cause: unknown, expired: Expired): StepResult {
     const error = cause instanceof Error ? cause : new Error(String(cause));
     this.#parts.scheduler.fail(batch);
     const failed = batch.chunks.map(({ sequence }) => {
-      this.#sequences.delete(sequence.id);
+      this.#forget(sequence);
       return { id: sequence.id, error };
     });
-    return { ...EMPTY_STEP, failed };
+    return { ...EMPTY_STEP, events: expired.events, failed: [...expired.failed, ...failed] };
   }
 
-  #publish(batch: Batch, outputs: readonly ChunkOutput[], started: number): StepResult {
-    const events: { id: number; event: TokenEvent }[] = [];
+  #publish(batch: Batch, outputs: readonly ChunkOutput[], started: number, expired: Expired): StepResult {
+    const now = this.#parts.clock();
+    const { events, failed } = expired;
     const scores: { id: number; result: ScoreResult }[] = [];
     let numDecodeTokens = 0;
     batch.chunks.forEach((chunk, i) => {
       const { sequence, start, count } = chunk;
+      sequence.stopwatch.begin(started);
       if (count === 1 && start >= sequence.numPrompt) numDecodeTokens++;
       const output = outputs[i];
       if (!output) return;
-      if ("id" in output) events.push({ id: sequence.id, event: this.#drawn(sequence, output) });
+      if ("id" in output) events.push({ id: sequence.id, event: this.#drawn(sequence, output, now) });
       else this.#scored(sequence, start + count - chunk.numOutputs, output, scores);
     });
     const numPrefillTokens = batch.numRows - numDecodeTokens;
-    this.#counters.recordStep((performance.now() - started) / 1000, numPrefillTokens, numDecodeTokens);
-    return { events, scores, failed: [], numPrefillTokens, numDecodeTokens };
+    this.#counters.recordStep((now - started) / 1000, numPrefillTokens, numDecodeTokens);
+    return { events, scores, failed, numPrefillTokens, numDecodeTokens };
   }
 
-  #drawn(sequence: Sequence, { id, logprob, top }: Drawn): TokenEvent {
+  #drawn(sequence: Sequence, { id, logprob, top }: Drawn, now: number): TokenEvent {
+    sequence.stopwatch.token(now);
     if (sequence.tokens.length === sequence.numPrompt) this.#counters.promptTokens += sequence.numPrompt;
     const finishReason = sequence.append(id);
     this.#counters.generatedTokens++;
@@ -237,6 +250,7 @@ export class Engine {
       ...(numLogprobs > 0 ? { topLogprobs: [top] } : {}),
       finishReason,
       usage: sequence.usage,
+      ...(finishReason === null ? {} : { timings: sequence.stopwatch.timings(now) }),
     };
   }
 
@@ -255,5 +269,13 @@ export class Engine {
     scores.push({ id: sequence.id, result: { logprobs, argmax, greedy } });
   }
 }
+
+/** What a step ends before it computes anything. */
+interface Expired {
+  readonly events: { id: number; event: TokenEvent }[];
+  readonly failed: { id: number; error: Error }[];
+}
+
+const LATE = "The scoring is past its deadline";
 
 const EMPTY_STEP: StepResult = { events: [], scores: [], failed: [], numPrefillTokens: 0, numDecodeTokens: 0 };

@@ -7,6 +7,8 @@ import type { GenerateRequest, SamplingParams, ScoreRequest } from "./types.ts";
 /** Most alternatives whose log-probabilities a request may ask for. */
 export const MAX_LOGPROBS = 20;
 const MAX_CHOICE = 0xffff_ffff;
+const MAX_PRIORITY = 2 ** 31;
+const MAX_DEADLINE_MS = 2 ** 31;
 
 /** What a model and the memory for it allow one sequence. */
 export interface RequestLimits {
@@ -38,6 +40,7 @@ export function generateSequence(
     sampling: { ...checkSampling(request.sampling ?? {}), choice, numLogprobs: request.logprobs ?? -1 },
     stopIds: new Set(request.stopIds ?? []),
     score: null,
+    ...checkUrgency(request),
   });
 }
 
@@ -61,6 +64,7 @@ export function scoreSequence(id: number, request: ScoreRequest, hybrid: Hybrid,
       logprobs: new Float32Array(continuation.length),
       argmax: new Int32Array(continuation.length),
     },
+    ...checkUrgency(request),
   });
 }
 
@@ -72,6 +76,13 @@ function checkIds(field: string, ids: readonly number[] | Int32Array, limits: Re
     }
   }
   return Array.from(ids);
+}
+
+function checkUrgency(request: { priority?: number; deadlineMs?: number }): { priority: number; deadlineMs: number } {
+  const { priority = 0, deadlineMs } = request;
+  checkInteger("priority", priority, -MAX_PRIORITY, MAX_PRIORITY);
+  if (deadlineMs !== undefined) checkNumber("deadlineMs", deadlineMs, 1, MAX_DEADLINE_MS);
+  return { priority, deadlineMs: deadlineMs ?? Number.POSITIVE_INFINITY };
 }
 
 function checkSampling(params: SamplingParams): Required<SamplingParams> {

@@ -1,10 +1,12 @@
-// Decides what each step computes: continuous batching, prompts in chunks under a token budget, first come first served,
-// preemption by recomputation when pages run out. A pure state machine over sequences, the two pools and shared prefixes.
+// Decides what each step computes: continuous batching, prompts in chunks under a token budget, by priority and then by
+// arrival, preemption by recomputation when room runs out. A pure state machine over sequences, the two pools and shared prefixes.
 import { CapacityError } from "../errors.ts";
 import { type Batch, type Chunk, makeBatch, makeChunk } from "./batch.ts";
+import type { Hybrid } from "./hybrid.ts";
+import { OrderedList } from "./ordered_list.ts";
 import { PagePool } from "./page_pool.ts";
 import { PrefixSharing, type SharingLimits } from "./prefix_sharing.ts";
-import type { Sequence } from "./sequence.ts";
+import { byPriority, type Sequence } from "./sequence.ts";
 import { StatePool } from "./state_pool.ts";
 
 /** Budgets of a step and sizes of the pools. */
@@ -22,9 +24,8 @@ export class Scheduler {
   readonly pages: PagePool;
   readonly states: StatePool;
   readonly sharing: PrefixSharing;
-  /** Oldest first, both. */
-  readonly #running: Sequence[] = [];
-  readonly #waiting: Sequence[] = [];
+  readonly #running = new OrderedList(byPriority);
+  readonly #waiting = new OrderedList(byPriority);
   readonly #freeSlots: number[];
   #preemptions = 0;
 
@@ -48,9 +49,9 @@ export class Scheduler {
     return this.#preemptions;
   }
 
-  /** All sequences that have not ended, oldest first. */
+  /** All sequences that have not ended: the running, then the waiting, each by priority and arrival. */
   get sequences(): Sequence[] {
-    return [...this.#running, ...this.#waiting];
+    return [...this.#running.items, ...this.#waiting.items];
   }
 
   /** Pages that `numTokens` tokens of a sequence take in all. */
@@ -63,22 +64,24 @@ export class Scheduler {
     if (this.#waiting.length >= this.limits.maxWaiting) {
       throw new CapacityError(`Cannot queue the request: ${this.#waiting.length} are waiting, the limit`);
     }
-    this.#waiting.push(sequence);
+    this.#waiting.add(sequence);
     this.sharing.join(sequence);
   }
 
   /** The next step's work; empty where there is none. */
   schedule(): Batch {
     const plan = new Plan(this.limits.maxBatchTokens);
+    const prefilling: Sequence[] = [];
     // Streams that wait for their next token go first, so that a long prompt beside them cannot stall them.
-    const decoding = this.#running.filter((sequence) => sequence.numPending === 1);
-    const prefilling = this.#running.filter((sequence) => sequence.numPending > 1);
-    for (const sequence of [...decoding, ...prefilling]) {
-      const count = this.#chunk(sequence, plan);
-      if (count === 0 || sequence.status !== "running") continue;
-      if (this.#reserve(sequence, sequence.numComputed + count, plan)) plan.add(sequence, count);
+    for (const sequence of [...this.#running.items]) {
+      if (sequence.numPending > 1) prefilling.push(sequence);
+      else this.#continue(sequence, plan);
     }
-    this.#admit(plan);
+    for (const sequence of prefilling) {
+      this.#admit(plan, sequence);
+      this.#continue(sequence, plan);
+    }
+    this.#admit(plan, null);
     return makeBatch([...plan.chunks.values()], plan.chunks.size > 0 ? this.sharing.takeCopies() : []);
   }
 
@@ -110,48 +113,94 @@ export class Scheduler {
     sequence.status = "finished";
   }
 
-  /** Pages for `numTokens` tokens; preempts the youngest sequences until they are free. False: preempted itself. */
+  /** The next chunk of a running sequence, unless an earlier one has taken its room. */
+  #continue(sequence: Sequence, plan: Plan): void {
+    if (sequence.status !== "running" || plan.chunks.has(sequence)) return;
+    const count = this.#chunk(sequence, plan);
+    if (count > 0 && this.#reserve(sequence, sequence.numComputed + count, plan)) plan.add(sequence, count);
+  }
+
+  /** Pages for `numTokens` tokens; preempts from the end of the order until they are free. False: preempted itself. */
   #reserve(sequence: Sequence, numTokens: number, plan: Plan): boolean {
     const missing = Math.max(0, this.pagesFor(sequence, numTokens) - sequence.pages.length);
     while (!this.sharing.takePages(missing, sequence.pages)) {
-      const victim = this.#running.findLast((other) => other === sequence || other.pages.length > 0)!;
-      plan.drop(victim);
-      this.#preempt(victim);
+      const victim = this.#running.items.findLast((other) => other === sequence || other.pages.length > 0)!;
+      this.#preempt(victim, plan);
       if (victim === sequence) return false;
     }
     return true;
   }
 
-  /** Back to its place in the queue; its tokens stay, and are computed again to the same bits. */
-  #preempt(sequence: Sequence): void {
+  /**
+   * Back to its place in the queue; its tokens stay, and are computed again to the same bits, but for those that are still
+   * cached when it resumes.
+   */
+  #preempt(sequence: Sequence, plan: Plan): void {
+    plan.drop(sequence);
     remove(this.#running, sequence);
+    this.sharing.inherit(sequence);
     this.#release(sequence);
     sequence.status = "waiting";
-    insert(this.#waiting, sequence);
+    this.#waiting.add(sequence);
     this.#preemptions++;
   }
 
-  /** Admits in order of arrival while budget, places, pages and state slots last; who awaits another's prefix is passed over. */
-  #admit(plan: Plan): void {
+  /**
+   * Admits in order while budget, places, pages and state slots last, up to those that come before `end`. Who awaits
+   * another's prefix is passed over; nobody passes one that finds no room, or large requests would wait for ever.
+   */
+  #admit(plan: Plan, end: Sequence | null): void {
     let next = 0;
-    while (plan.budget > 0 && this.#freeSlots.length > 0) {
-      const sequence = this.#waiting[next];
-      if (sequence === undefined) return;
-      if (this.sharing.awaits(sequence, this.#running)) {
+    while (plan.budget > 0 && !plan.full) {
+      const sequence = this.#waiting.items[next];
+      if (sequence === undefined || (end !== null && byPriority(sequence, end) > 0)) return;
+      if (this.sharing.awaits(sequence, this.#running.items)) {
         next++;
         continue;
       }
-      // All its tokens must find room, or long prompts would keep preempting one another.
-      if (!this.sharing.begin(sequence, this.pagesFor(sequence, sequence.numFed))) return;
+      if (!this.#begin(sequence, plan)) {
+        plan.full = true;
+        return;
+      }
       const count = this.#chunk(sequence, plan);
       const missing = this.pagesFor(sequence, sequence.numComputed + count) - sequence.pages.length;
       this.sharing.takePages(missing, sequence.pages);
-      this.#waiting.splice(next, 1);
+      remove(this.#waiting, sequence);
       sequence.slot = this.#freeSlots.pop()!;
       sequence.status = "running";
-      insert(this.#running, sequence);
+      this.#running.add(sequence);
       plan.add(sequence, count);
     }
+  }
+
+  /** A place and states for a waiting sequence, if need be those of running ones of a worse priority. */
+  #begin(sequence: Sequence, plan: Plan): boolean {
+    // All its tokens must find room, or long prompts would keep preempting one another.
+    const numPages = this.pagesFor(sequence, sequence.numFed);
+    const starts = () => this.#freeSlots.length > 0 && this.sharing.begin(sequence, numPages);
+    if (starts()) return true;
+    if (!this.#couldMakeRoom(sequence, numPages)) return false;
+    while (!starts()) {
+      const victim = this.#running.items.findLast(({ priority, pages, stateSlots }) => {
+        return priority > sequence.priority && (this.#freeSlots.length === 0 || pages.length + stateSlots.length > 0);
+      });
+      if (victim === undefined) return false;
+      this.#preempt(victim, plan);
+    }
+    return true;
+  }
+
+  /** Whether the running sequences of a worse priority hold what one lacks, so that none is preempted for nothing. */
+  #couldMakeRoom({ priority, hybrid }: Sequence, numPages: number): boolean {
+    let [found, pages, floats] = [0, this.pages.numAvailable, this.states.numFloats - this.states.floatsUsed];
+    floats += this.sharing.cache.stateFloats;
+    for (let i = this.#running.length - 1; i >= 0; i--, found++) {
+      const other = this.#running.items[i]!;
+      if (other.priority <= priority) break;
+      pages += other.pages.length;
+      if (other.stateSlots.length > 0) floats += floatsOf(other.hybrid);
+    }
+    return found > 0 && pages >= numPages && floats >= floatsOf(hybrid);
   }
 
   /** Tokens of a sequence's next chunk. */
@@ -179,6 +228,8 @@ class Plan {
   readonly chunks = new Map<Sequence, Chunk>();
   /** Rows still to give away. */
   budget: number;
+  /** The next in the queue finds no room. */
+  full = false;
 
   constructor(budget: number) {
     this.budget = budget;
@@ -195,14 +246,12 @@ class Plan {
   }
 }
 
-/** Keeps a list in order of arrival; the newcomer mostly belongs near an end of it. */
-function insert(list: Sequence[], sequence: Sequence): void {
-  const after = list.findLastIndex((other) => other.id < sequence.id);
-  list.splice(after + 1, 0, sequence);
+function remove(list: OrderedList<Sequence>, sequence: Sequence): void {
+  if (list.remove(sequence)) return;
+  throw new Error(`Broken scheduler: sequence ${sequence.id} is not where its status says`);
 }
 
-function remove(list: Sequence[], sequence: Sequence): void {
-  const i = list.indexOf(sequence);
-  if (i < 0) throw new Error(`Broken scheduler: sequence ${sequence.id} is not where its status says`);
-  list.splice(i, 1);
+/** Of the states of one sequence. */
+function floatsOf({ slots }: Hybrid): number {
+  return slots.reduce((sum, { floats }) => sum + floats, 0);
 }

@@ -2,6 +2,7 @@
 // Knows neither queue nor batch; scheduler.ts moves it.
 import type { Hybrid } from "./hybrid.ts";
 import type { Snapshot } from "./prefix_cache.ts";
+import { Stopwatch } from "./timings.ts";
 import type { FinishReason, SamplingParams, Usage } from "./types.ts";
 
 /** How a sequence's tokens are drawn, every default filled in. */
@@ -40,6 +41,10 @@ export interface SequenceSpec {
   readonly stopIds: ReadonlySet<number>;
   /** null: generate. */
   readonly score: ScoreState | null;
+  /** Lower goes first. */
+  readonly priority: number;
+  /** Milliseconds from acceptance; Infinity = none. */
+  readonly deadlineMs: number;
 }
 
 /** Mutable; one per request. */
@@ -52,6 +57,11 @@ export class Sequence {
   readonly sampling: SamplingState;
   readonly stopIds: ReadonlySet<number>;
   readonly score: ScoreState | null;
+  readonly priority: number;
+  readonly deadlineMs: number;
+  readonly stopwatch = new Stopwatch();
+  /** On the engine's clock, in milliseconds. */
+  deadlineAt = Number.POSITIVE_INFINITY;
   status: "waiting" | "running" | "finished" = "waiting";
   /** Tokens whose keys, values and states the pools hold. */
   numComputed = 0;
@@ -79,6 +89,14 @@ export class Sequence {
     this.sampling = spec.sampling;
     this.stopIds = spec.stopIds;
     this.score = spec.score;
+    this.priority = spec.priority;
+    this.deadlineMs = spec.deadlineMs;
+  }
+
+  /** Its time begins to run. */
+  accept(now: number): void {
+    this.stopwatch.accept(now);
+    this.deadlineAt = now + this.deadlineMs;
   }
 
   /** Tokens that the model must see next; a scored sequence's last token is never fed. */
@@ -115,4 +133,14 @@ export class Sequence {
       cachedTokens: Math.max(0, this.cachedTokens),
     };
   }
+}
+
+/** The order in which sequences are served: by priority, then by arrival. */
+export function byPriority(a: Sequence, b: Sequence): number {
+  return a.priority - b.priority || a.id - b.id;
+}
+
+/** Soonest deadline first. */
+export function byDeadline(a: Sequence, b: Sequence): number {
+  return a.deadlineAt - b.deadlineAt || a.id - b.id;
 }

@@ -37,10 +37,28 @@ export interface GenerateRequest {
   choice?: number;
   /** Report log-probabilities: 0 = of the chosen token only, k > 0 = also of the k most likely (at most 20). */
   logprobs?: number;
+  /**
+   * Lower goes first, an integer (default 0); among equals the earlier request does. It decides who begins, who gets the
+   * rows of a step, and who gives way: a waiting sequence may preempt running ones of a worse priority, never of its own.
+   * The order is strict: a steady load of better priority holds worse ones back until it ebbs (deadlineMs bounds that).
+   */
+  priority?: number;
+  /** Milliseconds from acceptance after which it ends with "deadline", waiting or running, at the next step (default: none). */
+  deadlineMs?: number;
 }
 
 /** Why a sequence ended; "cancelled" also covers a sequence cut by close(). */
-export type FinishReason = "stop" | "length" | "cancelled";
+export type FinishReason = "stop" | "length" | "deadline" | "cancelled";
+
+/**
+ * Where the time of a sequence went: until it first took part in a step, from then to its first token, and from there to
+ * its end. A time in which it was preempted counts to the part that it fell into. Parts not reached are 0.
+ */
+export interface Timings {
+  queueSeconds: number;
+  prefillSeconds: number;
+  decodeSeconds: number;
+}
 
 /** A token and its natural logarithm of probability. */
 export interface TokenLogprob {
@@ -58,7 +76,7 @@ export interface Usage {
 
 /** New tokens of one sequence. The last event of a sequence, and only it, has a finishReason. */
 export interface TokenEvent {
-  /** At least one id, except in a "cancelled" event. */
+  /** At least one id, except in a "cancelled" or "deadline" event. */
   tokenIds: number[];
   /** Beside each id, where the request asked for logprobs: natural logarithm under softmax(logits), untempered. */
   logprobs?: number[];
@@ -66,6 +84,8 @@ export interface TokenEvent {
   topLogprobs?: TokenLogprob[][];
   finishReason: FinishReason | null;
   usage: Usage;
+  /** In the last event, and only there. */
+  timings?: Timings;
 }
 
 /** A whole generation, as Engine.generate() returns it. */
@@ -84,6 +104,10 @@ export interface ScoreRequest {
   contextIds: readonly number[] | Int32Array;
   /** At least one id; context + continuation - 1 tokens must fit in maxContext. */
   continuationIds: readonly number[] | Int32Array;
+  /** As in a GenerateRequest. */
+  priority?: number;
+  /** As in a GenerateRequest; what is past it fails with the RequestError "deadline_exceeded". */
+  deadlineMs?: number;
 }
 
 /** What a scored continuation got. */

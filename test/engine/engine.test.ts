@@ -63,7 +63,7 @@ describe("Engine", () => {
     expect(engine.cancel(id)!.finishReason).toBe("cancelled");
     expect([scheduler.pages.numUsed, scheduler.states.floatsUsed, engine.hasWork]).toEqual([0, 0, false]);
     expect(engine.cancel(id)).toBeNull();
-    expect(engine.stats().finished).toEqual({ stop: 0, length: 0, cancelled: 1, score: 0 });
+    expect(engine.stats().finished).toEqual({ stop: 0, length: 0, deadline: 0, cancelled: 1, score: 0 });
   });
 
   test("a fault of the backend ends the sequences of that batch and no others", () => {

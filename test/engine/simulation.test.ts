@@ -99,6 +99,7 @@ class Simulation {
       maxTokens: random.between(1, 25),
       sampling: { seed: random.between(0, 3) },
       choice: random.between(0, 2),
+      priority: random.pick([0, 0, 0, -1, 1]),
       stopIds: random.chance(0.3) ? [random.between(0, TOY_VOCAB - 1), random.between(0, TOY_VOCAB - 1)] : [],
     };
     this.#refusable(() => {
@@ -226,9 +227,9 @@ class Simulation {
     expect(pages.numAvailable).toBe(this.limits.numPages - held.size);
     const floats = scheduler.sequences.flatMap((s) => s.stateSlots.map((_, i) => s.hybrid.slots[i]!.floats));
     expect(states.floatsUsed - sharing.cache.stateFloats).toBe(floats.reduce((a, b) => a + b, 0));
-    const ids = scheduler.sequences.map((sequence) => sequence.id);
-    for (const part of [ids.slice(0, scheduler.numRunning), ids.slice(scheduler.numRunning)]) {
-      expect(part).toEqual(part.toSorted((a, b) => a - b));
+    const { sequences, numRunning } = scheduler;
+    for (const part of [sequences.slice(0, numRunning), sequences.slice(numRunning)]) {
+      expect(part).toEqual(part.toSorted((a, b) => a.priority - b.priority || a.id - b.id));
     }
     expect(scheduler.numRunning).toBeLessThanOrEqual(this.limits.maxSequences);
   }

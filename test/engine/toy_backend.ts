@@ -8,6 +8,7 @@ import type { Hybrid } from "../../src/engine/hybrid.ts";
 import { HybridRegistry } from "../../src/engine/hybrid_registry.ts";
 import { Scheduler } from "../../src/engine/scheduler.ts";
 import type { Sequence } from "../../src/engine/sequence.ts";
+import type { Clock } from "../../src/engine/timings.ts";
 
 export const TOY_VOCAB = 97;
 
@@ -186,12 +187,21 @@ export interface Toy {
 }
 
 /** An engine over the toy backend: `kinds` are the checkpoint's own layers. */
-export function toyEngine(kinds: readonly (typeof KINDS)[number][], limits: ToyLimits): Toy {
+export function toyEngine(kinds: readonly (typeof KINDS)[number][], limits: ToyLimits, clock: Clock = () => 0): Toy {
   const own = kinds.map((kind) => toyMixer(kind, 20, 5));
   const registry = new HybridRegistry(own, "toy", limits.numStateFloats);
   const scheduler = new Scheduler(limits);
   const backend = new ToyBackend(limits);
   const info = { ...limits, vocabSize: TOY_VOCAB, numLayers: kinds.length, layerTypes: kinds };
-  const parts = { info, scheduler, backend, registry, kvBytesPerToken: 8, weightBytes: () => 0, close: () => {} };
+  const parts = {
+    info,
+    scheduler,
+    backend,
+    registry,
+    clock,
+    kvBytesPerToken: 8,
+    weightBytes: () => 0,
+    close: () => {},
+  };
   return { engine: new Engine(parts), scheduler, registry, backend };
 }

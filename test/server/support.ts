@@ -170,7 +170,7 @@ export class FakeEngine implements EngineClient {
       promptTokens: 11,
       generatedTokens: 13,
       scoredTokens: 0,
-      finished: { stop: 2, length: 1, cancelled: 0, score: 0 },
+      finished: { stop: 2, length: 1, deadline: 0, cancelled: 0, score: 0 },
       kvBytesUsed: 50,
       kvBytesTotal: 100,
       stateBytesUsed: 0,
