@@ -4,6 +4,7 @@ import { benchDecodeCommand } from "./bench_decode.ts";
 import { benchKernelsCommand } from "./bench_kernels.ts";
 import { benchPrefillCommand } from "./bench_prefill.ts";
 import { benchRandomCommand } from "./bench_random.ts";
+import { benchServeCommand } from "./bench_serve.ts";
 import type { Command } from "./command.ts";
 import { type CommandSpec, helpText, UsageError } from "./config.ts";
 import { suggestion } from "./suggest.ts";
@@ -13,6 +14,7 @@ const benches: Readonly<Record<string, Command>> = {
   kernels: benchKernelsCommand,
   decode: benchDecodeCommand,
   prefill: benchPrefillCommand,
+  serve: benchServeCommand,
   random: benchRandomCommand,
 };
 

@@ -1,0 +1,45 @@
+// What a graft server says of itself between two moments of a load. Other servers say nothing here, and that is no fault.
+import type { EngineInfo, EngineStats } from "../../engine/types.ts";
+import type { Target } from "./request.ts";
+
+/** What /v1/stats answers, as far as it matters here. */
+export interface ServerStats {
+  readonly backbone: string;
+  readonly active_requests: number;
+  readonly info: EngineInfo;
+  readonly engine: EngineStats;
+}
+
+/** What the engine did between two looks. */
+export interface EngineWork {
+  readonly steps: number;
+  readonly secondsPerStep: number;
+  readonly preemptions: number;
+}
+
+/** null where the server has no such route. @throws Error where it cannot be reached or refuses the key */
+export async function readStats(target: Target): Promise<ServerStats | null> {
+  const headers: Record<string, string> = target.apiKey === null ? {} : { authorization: `Bearer ${target.apiKey}` };
+  let response: Response;
+  try {
+    response = await fetch(`${target.url}/v1/stats`, { headers });
+  } catch (cause) {
+    throw new Error(`Cannot reach ${target.url}: start a server there, or leave --url out and name a model`, { cause });
+  }
+  if (response.status === 401 || response.status === 403) {
+    throw new Error(`Cannot use ${target.url}: it answers ${response.status}; give its key with --api-key`);
+  }
+  return response.ok ? ((await response.json()) as ServerStats) : null;
+}
+
+/** null where either look saw nothing. */
+export function workBetween(before: ServerStats | null, after: ServerStats | null): EngineWork | null {
+  if (before === null || after === null) return null;
+  const steps = after.engine.steps - before.engine.steps;
+  const seconds = after.engine.stepSeconds - before.engine.stepSeconds;
+  return {
+    steps,
+    secondsPerStep: steps === 0 ? 0 : seconds / steps,
+    preemptions: after.engine.preemptions - before.engine.preemptions,
+  };
+}
