@@ -3,6 +3,8 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { writeText } from "../pretrain/model_files.ts";
+import { NO_LIMITS } from "../server/access/key_file.ts";
+import { createLog } from "../server/log.ts";
 import { type RunningServer, startServer } from "../server/start.ts";
 import { Store } from "../store/database.ts";
 import type { HybridRecord } from "../store/hybrids.ts";
@@ -88,7 +90,7 @@ async function type(name: string, command: Command, args: readonly string[]): Pr
 }
 
 async function serve(store: Store, model: string, given: DemoFlags): Promise<number> {
-  const log = (line: string) => process.stderr.write(`${line}\n`);
+  const log = createLog("text", "warn", (line) => void process.stderr.write(line));
   const server = await startServer({
     store,
     backbone: model,
@@ -98,7 +100,9 @@ async function serve(store: Store, model: string, given: DemoFlags): Promise<num
     },
     host: "127.0.0.1",
     port: given.port,
-    apiKey: null,
+    keys: { keys: [], file: null, limits: NO_LIMITS },
+    corsOrigins: [],
+    trustedProxies: [],
     allowedHosts: [],
     maxBodyBytes: 64 * 2 ** 20,
     maxJobs: 16,

@@ -3,6 +3,8 @@
 import { cpus } from "node:os";
 import type { EngineWorkerOptions } from "../engine/types.ts";
 import { supportedIsas } from "../ops/library.ts";
+import { isOriginSetting } from "../server/cors.ts";
+import { createLog, LOG_FORMATS, LOG_LEVELS, type Log } from "../server/log.ts";
 import { type RunningServer, startServer } from "../server/start.ts";
 import { Store } from "../store/database.ts";
 import { defineCommand } from "./command.ts";
@@ -39,10 +41,42 @@ export const ENGINE_FLAGS = {
   "kv-dtype": { type: "string", choices: ["f32", "bf16"], default: "f32", help: "type of the KV cache" },
 } as const;
 
+/** Who may use the server, and how much. */
+const ACCESS_FLAGS = {
+  "api-key": {
+    type: "string",
+    multiple: true,
+    value: "KEY",
+    help: "ask every client for this key; it may do anything",
+  },
+  "api-key-file": { type: "string", value: "FILE", help: "ask for one of these keys: lines of NAME KEY [user|admin]" },
+  "key-requests": { type: "integer", min: 1, max: 10 ** 9, value: "N", help: "requests per minute of one key" },
+  "key-tokens": { type: "integer", min: 1, max: 10 ** 12, value: "N", help: "tokens per minute of one key" },
+  "key-concurrency": { type: "integer", min: 1, max: 10 ** 6, value: "N", help: "requests of one key at once" },
+  "cors-origin": {
+    type: "string",
+    multiple: true,
+    value: "ORIGIN",
+    help: "let pages of this origin use the server; * for any",
+  },
+  "trusted-proxy": {
+    type: "string",
+    multiple: true,
+    value: "ADDRESS",
+    help: "take the client's address from this proxy's X-Forwarded-For",
+  },
+} as const;
+
+/** What the server says of its work. */
+const LOG_FLAGS = {
+  "log-format": { type: "string", choices: LOG_FORMATS, default: "text", help: "lines on standard error" },
+  "log-level": { type: "string", choices: LOG_LEVELS, default: "info", help: "least important lines to write" },
+} as const;
+
 const flags = {
   host: { type: "string", value: "ADDRESS", default: "127.0.0.1", help: "address to listen on" },
   port: { type: "integer", min: 0, max: 65535, default: 8000, help: "port, 0 for any free one" },
-  "api-key": { type: "string", value: "KEY", help: "require this key of every client" },
+  ...ACCESS_FLAGS,
   "allowed-host": {
     type: "string",
     multiple: true,
@@ -64,6 +98,7 @@ const flags = {
     default: 30,
     help: "time for running requests after SIGTERM",
   },
+  ...LOG_FLAGS,
   "data-dir": DATA_DIR_FLAG,
   json: JSON_FLAG,
 } as const;
@@ -89,15 +124,16 @@ export const serveCommand = defineCommand(
     positionals: ["MODEL"],
     flags,
     details: `MODEL is a Hugging Face folder or a registered name, with :hybrid for what the bare name shall mean.
-SIGTERM or Ctrl-C lets running requests finish; a second one ends them.`,
-    examples: ["graft serve ./Qwen2.5-1.5B --port 8000", "graft serve tiny:recall --api-key $KEY --host 0.0.0.0"],
+SIGTERM or Ctrl-C lets running requests finish; a second one ends them. SIGHUP reads the API keys again.
+docs/operation.md tells the rest: keys, limits, health, metrics, logs.`,
+    examples: ["graft serve ./Qwen2.5-1.5B --port 8000", "graft serve tiny:recall --host 0.0.0.0 --api-key-file keys"],
   },
   async ({ flags, positionals }) => {
     const store = Store.open(flags["data-dir"]);
     try {
       const model = resolveModel(store, positionals[0]!);
       checkHybrid(store, model);
-      const log = (line: string) => process.stderr.write(`${new Date().toISOString()} ${line}\n`);
+      const log = createLog(flags["log-format"], flags["log-level"], (line) => void process.stderr.write(line));
       const server = await startServer({
         store,
         backbone: registered(store, model),
@@ -110,7 +146,17 @@ SIGTERM or Ctrl-C lets running requests finish; a second one ends them.`,
         naming: { standard: model.hybrid, aliases: aliases(flags, model.name) },
         host: flags.host,
         port: flags.port,
-        apiKey: flags["api-key"] ?? null,
+        keys: {
+          keys: flags["api-key"],
+          file: flags["api-key-file"] ?? null,
+          limits: {
+            requestsPerMinute: flags["key-requests"] ?? null,
+            tokensPerMinute: flags["key-tokens"] ?? null,
+            concurrent: flags["key-concurrency"] ?? null,
+          },
+        },
+        corsOrigins: flags["cors-origin"].map(checkedOrigin),
+        trustedProxies: flags["trusted-proxy"],
         allowedHosts: flags["allowed-host"],
         maxBodyBytes: flags["max-body"],
         maxJobs: flags["max-jobs"],
@@ -126,6 +172,11 @@ SIGTERM or Ctrl-C lets running requests finish; a second one ends them.`,
     }
   },
 );
+
+function checkedOrigin(text: string): string {
+  if (isOriginSetting(text)) return text;
+  throw new UsageError(`Invalid --cors-origin "${text}", expected an origin such as https://chat.example.org, or *`);
+}
 
 /** A model that no job has registered yet is registered by being served. */
 function registered(store: Store, model: ModelArgument): string {
@@ -176,7 +227,7 @@ async function startLine(server: RunningServer, given: Flags<typeof flags>): Pro
 }
 
 /** Waits for SIGTERM or SIGINT, then for the drain; a second signal cuts it short. */
-export async function untilStopped(server: RunningServer, limitMs: number, log: (line: string) => void): Promise<void> {
+export async function untilStopped(server: RunningServer, limitMs: number, log: Log): Promise<void> {
   const cut = new AbortController();
   await new Promise<void>((resolve) => {
     let asked = false;
@@ -187,6 +238,7 @@ export async function untilStopped(server: RunningServer, limitMs: number, log: 
     };
     process.on("SIGTERM", onSignal);
     process.on("SIGINT", onSignal);
+    process.on("SIGHUP", () => server.reloadKeys());
   });
   log(`stopping: ${server.context.lifecycle.active} requests under way`);
   await server.stop(limitMs, cut.signal);

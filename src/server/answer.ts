@@ -5,6 +5,7 @@ import type { ServerContext } from "./context.ts";
 import { errorBody, HttpError, logText, toHttpError } from "./errors.ts";
 import { type ChoicePiece, generateChoices } from "./generation.ts";
 import type { GenerationPlan } from "./plan.ts";
+import { recordOf } from "./request_record.ts";
 import { type SseEvent, sseResponse, withTimeout } from "./sse.ts";
 import { UsageCount } from "./usage.ts";
 
@@ -36,6 +37,9 @@ export async function answer(
   stream: { readonly on: boolean; readonly usage: boolean },
   shape: AnswerShape,
 ): Promise<object | Response> {
+  const record = recordOf(request);
+  record.model = plan.served.id;
+  record.hybrid = plan.served.hybrid;
   const head = {
     id: `${shape.idPrefix}-${randomBytes(12).toString("hex")}`,
     created: Math.floor(Date.now() / 1000),
@@ -53,7 +57,7 @@ async function wholeAnswer(
   shape: AnswerShape,
   head: object,
 ): Promise<object> {
-  const usage = new UsageCount(plan.n);
+  const usage = new UsageCount(plan.n, recordOf(request));
   const pieces = Array.from({ length: plan.n * plan.prompts.length }, (): ChoicePiece[] => []);
   for await (const piece of generateChoices(context, plan, request.signal)) {
     usage.add(piece);
@@ -81,7 +85,7 @@ async function streamedAnswer(
   // A full queue or a bad request shows before the first token, and then deserves its own status.
   const first = pieces.next();
   await withTimeout(first, FIRST_PIECE_MS);
-  const usage = new UsageCount(plan.n);
+  const usage = new UsageCount(plan.n, recordOf(request));
   const chunk = (choices: readonly object[], last?: object): SseEvent => ({
     data: JSON.stringify({
       ...head,
@@ -107,9 +111,12 @@ async function streamedAnswer(
       await pieces.return(undefined);
     }
   }
-  return sseResponse(request.signal, events, (error) => {
+  return sseResponse(request, events, (error) => {
+    const record = recordOf(request);
     const text = logText(error);
-    if (text !== null) context.log(text);
-    return [{ data: JSON.stringify(errorBody(toHttpError(error))) }, { data: "[DONE]" }];
+    if (text !== null) context.log(text, "error", { request_id: record.id });
+    const answer = toHttpError(error);
+    record.errorCode = answer.code;
+    return [{ data: JSON.stringify(errorBody(answer)) }, { data: "[DONE]" }];
   });
 }

@@ -1,4 +1,4 @@
-// Composes the routes with what happens around every request: guards, body reading, errors, counting.
+// Composes the routes with what stands in front of them: guards, keys, body reading, errors.
 
 import { openapi } from "@elysiajs/openapi";
 import { Elysia } from "elysia";
@@ -13,6 +13,7 @@ import { guard, readBody } from "./guards.ts";
 import { healthRoutes } from "./health/routes.ts";
 import { hybridRoutes } from "./hybrids/routes.ts";
 import { modelRoutes } from "./models/routes.ts";
+import { recordOf } from "./request_record.ts";
 import { scoreRoutes } from "./score/routes.ts";
 import { searchRoutes } from "./searches/routes.ts";
 import { taskRoutes } from "./tasks/routes.ts";
@@ -23,20 +24,25 @@ export function createApp(context: ServerContext, version: string) {
   return new Elysia({ normalize: false })
     .onRequest(({ request }) => {
       guard(request, context.guards);
+      const record = recordOf(request);
+      record.admission = context.access.admit(request, new URL(request.url).pathname, record.address);
     })
     .onParse(({ request, contentType }) => readBody(request, contentType, context.guards.maxBodyBytes))
     .onTransform(({ body }) => dropNulls(body))
     .onError(({ code, error, request, route }) => {
       const known = knownError(code, error);
-      const text = logText(known);
-      if (text !== null) context.log(`${request.method} ${new URL(request.url).pathname}: ${text}`);
+      const record = recordOf(request);
       const answer = toHttpError(known);
-      context.metrics.http.answered(request.method, route || "unknown", answer.status);
+      record.route = route || "unknown";
+      record.errorCode = answer.code;
+      const text = logText(known);
+      if (text !== null) {
+        context.log(text, "error", { request_id: record.id, method: request.method, route: record.route });
+      }
       return errorResponse(answer);
     })
-    .onAfterHandle(({ request, route, set, responseValue }) => {
-      const status = responseValue instanceof Response ? responseValue.status : Number(set.status ?? 200);
-      context.metrics.http.answered(request.method, route, status);
+    .onTransform(({ request, route }) => {
+      recordOf(request).route = route;
     })
     .use(
       openapi({

@@ -5,9 +5,11 @@ import type { ChangeWatcher } from "../jobs/change_watcher.ts";
 import type { JobSupervisor } from "../jobs/supervisor.ts";
 import type { Metrics } from "../metrics/metrics.ts";
 import type { Store } from "../store/database.ts";
+import type { Access } from "./access/access.ts";
 import type { GuardSettings } from "./guards.ts";
 import type { HybridRegistry } from "./hybrid_registry.ts";
 import type { Lifecycle } from "./lifecycle.ts";
+import type { Log } from "./log.ts";
 import type { ModelText } from "./model_text.ts";
 
 /** One served backbone and everything around it. */
@@ -21,6 +23,9 @@ export interface ServerContext {
   readonly metrics: Metrics;
   readonly lifecycle: Lifecycle;
   readonly guards: GuardSettings;
+  readonly access: Access;
+  /** Addresses of proxies whose word on the client's address is taken. */
+  readonly trustedProxies: readonly string[];
   /** Says what the client is not told, one line at a time. */
-  readonly log: (line: string) => void;
+  readonly log: Log;
 }

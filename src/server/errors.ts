@@ -4,17 +4,25 @@ import { CapacityError, CheckpointError, RequestError } from "../errors.ts";
 import { StoreError, type StoreErrorCode, storeErrorFrom } from "../store/store_error.ts";
 import { expectation, fieldOf, type SchemaIssue, shown } from "./fields.ts";
 
-/** An answer that is an error. `param` names the field at fault. */
+/** An answer that is an error. `param` names the field at fault; `retryAfter` is the seconds to wait where they are known. */
 export class HttpError extends Error {
   override name = "HttpError";
   readonly status: number;
   readonly code: string;
   readonly param: string | null;
-  constructor(status: number, code: string, message: string, param: string | null = null) {
+  readonly retryAfter: number | null;
+  constructor(
+    status: number,
+    code: string,
+    message: string,
+    param: string | null = null,
+    retryAfter: number | null = null,
+  ) {
     super(message);
     this.status = status;
     this.code = code;
     this.param = param;
+    this.retryAfter = retryAfter;
   }
 }
 
@@ -68,7 +76,7 @@ export function errorBody(error: HttpError) {
 
 export function errorResponse(error: HttpError): Response {
   const headers = new Headers({ "content-type": "application/json" });
-  if (error.status === 429 || error.status === 503) headers.set("retry-after", "1");
+  if (error.status === 429 || error.status === 503) headers.set("retry-after", String(error.retryAfter ?? 1));
   if (error.status === 401) headers.set("www-authenticate", "Bearer");
   return new Response(JSON.stringify(errorBody(error)), { status: error.status, headers });
 }

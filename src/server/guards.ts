@@ -1,20 +1,16 @@
-// What is checked before any route: where the request claims to come from, its key, and how large its body is.
-// Deny by default: only the probes are open.
+// What is checked of every request beside its key: where it claims to come from, and how large its body is.
 
-import { createHash, timingSafeEqual } from "node:crypto";
+import { allowsOrigin } from "./cors.ts";
 import { HttpError } from "./errors.ts";
 
 /** Settings of the guards, fixed at start. */
 export interface GuardSettings {
-  /** Required as `Authorization: Bearer KEY` when set. */
-  readonly apiKey: string | null;
   /** Host names a request may be addressed to; null allows any (a server that listens beyond loopback). */
   readonly allowedHosts: readonly string[] | null;
+  /** Origins of pages that may use this server beside its own; "*" allows any. */
+  readonly corsOrigins: readonly string[];
   readonly maxBodyBytes: number;
 }
-
-/** Paths that answer without a key, for probes. */
-const OPEN_PATHS: ReadonlySet<string> = new Set(["/health", "/ready"]);
 
 /** Names under which a loopback server may be addressed; anything else is another site's name pointed at it. */
 export const LOOPBACK_HOSTS: readonly string[] = ["localhost", "127.0.0.1", "[::1]", "::1"];
@@ -24,55 +20,47 @@ export function isLoopback(host: string): boolean {
   return host === "localhost" || host === "::1" || /^127\.\d+\.\d+\.\d+$/.test(host);
 }
 
-/** @throws HttpError when the request must not go further. */
+/** @throws HttpError when the request must not go further */
 export function guard(request: Request, settings: GuardSettings): void {
-  const url = new URL(request.url);
-  checkOrigin(request, url, settings.allowedHosts);
-  checkKey(request, url.pathname, settings.apiKey);
+  checkSource(request, settings);
+  const encoding = request.headers.get("content-encoding") ?? "identity";
+  if (encoding.toLowerCase() !== "identity") {
+    throw new HttpError(415, "unsupported_encoding", "A compressed body is not taken; send it as it is");
+  }
   const length = Number(request.headers.get("content-length") ?? "0");
   if (length > settings.maxBodyBytes) throw bodyTooLarge(settings.maxBodyBytes);
 }
 
-function checkOrigin(request: Request, url: URL, allowed: readonly string[] | null): void {
-  const host = hostName(request.headers.get("host") ?? url.host);
-  if (allowed !== null && !allowed.includes(host)) {
-    throw new HttpError(403, "host_not_allowed", `Host "${host}" is not served here; allow it with --allowed-host`);
+function checkSource(request: Request, { allowedHosts, corsOrigins }: GuardSettings): void {
+  const host = (request.headers.get("host") ?? new URL(request.url).host).toLowerCase();
+  const name = host.replace(/:\d+$/, "");
+  if (allowedHosts !== null && !allowedHosts.includes(name)) {
+    throw new HttpError(403, "host_not_allowed", `Host "${name}" is not served here; allow it with --allowed-host`);
   }
   const origin = request.headers.get("origin");
-  if (origin === null) return;
-  const originHost = URL.canParse(origin) ? new URL(origin).hostname : origin;
-  if (originHost !== host && !(allowed ?? []).includes(originHost)) {
-    throw new HttpError(403, "origin_not_allowed", `Origin "${originHost}" may not use this server`);
-  }
-}
-
-/** `[::1]` of `[::1]:8000`, lower case. */
-function hostName(host: string): string {
-  return host.toLowerCase().replace(/:\d+$/, "");
-}
-
-function checkKey(request: Request, path: string, apiKey: string | null): void {
-  if (apiKey === null || OPEN_PATHS.has(path)) return;
-  const given = /^Bearer (.+)$/i.exec(request.headers.get("authorization") ?? "")?.[1];
-  if (given !== undefined && timingSafeEqual(digest(given), digest(apiKey))) return;
-  throw new HttpError(401, "invalid_api_key", given === undefined ? "An API key is required" : "The API key is wrong");
-}
-
-/** Equal lengths for the comparison, whatever was sent. */
-function digest(text: string): Buffer {
-  return createHash("sha256").update(text).digest();
+  if (origin === null || allowsOrigin(corsOrigins, origin)) return;
+  if (URL.canParse(origin) && new URL(origin).host === host) return;
+  throw new HttpError(403, "origin_not_allowed", "Pages of this origin may not use the server; see --cors-origin");
 }
 
 function bodyTooLarge(limit: number): HttpError {
   return new HttpError(413, "body_too_large", `The body is larger than ${limit} bytes`);
 }
 
+/** A body that is slower than this in all is not waited for. */
+const BODY_TIMEOUT_MS = 60_000;
+
 /**
  * Reads a body up to the limit, whatever its headers say: JSON, or text where the content type says so.
- * @throws HttpError 413 beyond the limit, 400 for broken UTF-8 or JSON
+ * @throws HttpError 413 beyond the limit, 408 when it takes too long, 400 for broken UTF-8 or JSON
  */
-export async function readBody(request: Request, contentType: string, maxBytes: number): Promise<unknown> {
-  const bytes = await readBytes(request, maxBytes);
+export async function readBody(
+  request: Request,
+  contentType: string,
+  maxBytes: number,
+  timeoutMs: number = BODY_TIMEOUT_MS,
+): Promise<unknown> {
+  const bytes = await readBytes(request, maxBytes, timeoutMs);
   // Nothing sent is "no body", which only routes without one accept.
   if (bytes.byteLength === 0) return null;
   let text: string;
@@ -123,13 +111,28 @@ const TEXT_TYPES: ReadonlySet<string> = new Set([
   "application/octet-stream",
 ]);
 
-async function readBytes(request: Request, maxBytes: number): Promise<Uint8Array> {
+async function readBytes(request: Request, maxBytes: number, timeoutMs: number): Promise<Uint8Array> {
+  if (request.body === null) return new Uint8Array();
+  const reader = request.body.getReader();
   const chunks: Uint8Array[] = [];
   let total = 0;
-  for await (const chunk of request.body ?? []) {
-    total += chunk.byteLength;
-    if (total > maxBytes) throw bodyTooLarge(maxBytes);
-    chunks.push(chunk);
+  let late = false;
+  const timer = setTimeout(() => {
+    late = true;
+    void reader.cancel();
+  }, timeoutMs);
+  try {
+    for (let next = await reader.read(); next.done !== true; next = await reader.read()) {
+      total += next.value.byteLength;
+      if (total > maxBytes) {
+        void reader.cancel();
+        throw bodyTooLarge(maxBytes);
+      }
+      chunks.push(next.value);
+    }
+  } finally {
+    clearTimeout(timer);
   }
+  if (late) throw new HttpError(408, "body_too_slow", `The body did not arrive within ${timeoutMs / 1000} s`);
   return chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks);
 }

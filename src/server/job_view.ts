@@ -52,7 +52,7 @@ export function jobEventsResponse(context: ServerContext, job: JobRecord, reques
     );
   }
   const onError = () => [{ event: "error", data: JSON.stringify({ message: "The stream broke; take it up again" }) }];
-  return sseResponse(request.signal, (signal) => followJob(context, job.id, Number(given), signal), onError);
+  return sseResponse(request, (signal) => followJob(context, job.id, Number(given), signal), onError);
 }
 
 async function* followJob(

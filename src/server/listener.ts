@@ -9,12 +9,15 @@ const IDLE_TIMEOUT_S = 60;
 /** Answers that may take longer than that before their first byte. */
 const SLOW_PATHS = /^\/v1\/((chat\/)?completions|responses|score)$|\/events$/;
 
+/** Answers a request from the given address. */
+type Handle = (request: Request, address: string) => Response | Promise<Response>;
+
 /** A bound socket. */
 export interface Listener {
   /** e.g. http://127.0.0.1:8000 */
   readonly url: string;
   /** From now on requests go to `handle`; before that they are answered 503. */
-  serve(handle: (request: Request) => Response | Promise<Response>): void;
+  serve(handle: Handle): void;
   /** Ends the listener and what connections are left. */
   close(): Promise<void>;
 }
@@ -24,9 +27,8 @@ export interface Listener {
  * @throws Error in one line when the address cannot be had
  */
 export function listen(host: string, port: number, maxBodyBytes: number): Listener {
-  let handle: (request: Request) => Response | Promise<Response> = () =>
-    errorResponse(new HttpError(503, "loading", "The model is being loaded"));
-  const server = bind(host, port, maxBodyBytes, (request) => handle(request));
+  let handle: Handle = () => errorResponse(new HttpError(503, "loading", "The model is being loaded"));
+  const server = bind(host, port, maxBodyBytes, (request, address) => handle(request, address));
   const shownHost = host.includes(":") ? `[${host}]` : host;
   return {
     url: `http://${shownHost}:${server.port}`,
@@ -37,12 +39,7 @@ export function listen(host: string, port: number, maxBodyBytes: number): Listen
   };
 }
 
-function bind(
-  host: string,
-  port: number,
-  maxBodyBytes: number,
-  handle: (request: Request) => Response | Promise<Response>,
-): Server<undefined> {
+function bind(host: string, port: number, maxBodyBytes: number, handle: Handle): Server<undefined> {
   try {
     return Bun.serve({
       hostname: host,
@@ -58,7 +55,7 @@ function bind(
           return errorResponse(new HttpError(400, "invalid_host", "The Host header names no host"));
         }
         if (SLOW_PATHS.test(new URL(request.url).pathname)) server.timeout(request, 0);
-        return handle(request);
+        return handle(request, server.requestIP(request)?.address ?? "unknown");
       },
     });
   } catch (error) {

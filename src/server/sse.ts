@@ -1,5 +1,7 @@
 // Server-sent events over a pull-based stream: the reader's pace is the writer's, silence is filled with pings, and a
-// reader that leaves aborts the source. Knows no payload.
+// reader that leaves or stalls aborts the source. Knows no payload.
+
+import { recordOf } from "./request_record.ts";
 
 /** One event; without `data` it is a comment. */
 export interface SseEvent {
@@ -8,7 +10,8 @@ export interface SseEvent {
   readonly id?: string | number;
 }
 
-const PING_INTERVAL_MS = 15_000;
+const PING_MS = 15_000;
+const STALL_MS = 60_000;
 const encoder = new TextEncoder();
 
 /** The wire form of one event, ended by its blank line. */
@@ -20,51 +23,83 @@ export function formatEvent({ data, event, id }: SseEvent): string {
   return `${lines.join("\n")}\n\n`;
 }
 
+/** When a stream speaks or ends by itself. */
+export interface StreamTimes {
+  /** A comment is sent when nothing else was for so long. */
+  readonly pingMs: number;
+  /** A reader that takes nothing for so long is cut off. */
+  readonly stallMs: number;
+}
+
 /**
- * Streams what `source` yields. `source` gets a signal that aborts when the reader leaves (or `request` is aborted);
- * it must end soon after. An error it throws becomes events by `onError`, then the stream ends.
+ * Streams what `source` yields. `source` gets a signal that aborts when the reader leaves or stalls, or when the request
+ * is aborted; it must end soon after. An error it throws becomes events by `onError`, then the stream ends. The
+ * request's record is held until the stream is over.
  */
 export function sseResponse(
-  request: AbortSignal,
+  request: Request,
   source: (signal: AbortSignal) => AsyncIterable<SseEvent>,
   onError: (error: unknown) => readonly SseEvent[],
-  pingMs: number = PING_INTERVAL_MS,
+  { pingMs, stallMs }: StreamTimes = { pingMs: PING_MS, stallMs: STALL_MS },
 ): Response {
+  const release = recordOf(request).hold();
   const leave = new AbortController();
   const abort = () => leave.abort();
-  if (request.aborted) abort();
-  request.addEventListener("abort", abort, { once: true });
+  if (request.signal.aborted) abort();
+  request.signal.addEventListener("abort", abort, { once: true });
   const iterator = source(leave.signal)[Symbol.asyncIterator]();
-  let pending: Promise<IteratorResult<SseEvent>> | null = null;
+  let timer: ReturnType<typeof setInterval> | undefined;
+  /** Whether the reader waits for the source, and since when this is so or not. */
+  let hungry = false;
+  let since = performance.now();
 
-  const finish = (controller: ReadableStreamDefaultController<Uint8Array>) => {
-    request.removeEventListener("abort", abort);
-    controller.close();
+  const end = () => {
+    clearInterval(timer);
+    request.signal.removeEventListener("abort", abort);
+    release();
+  };
+  const look = (controller: ReadableStreamDefaultController<Uint8Array>) => {
+    const quietMs = performance.now() - since;
+    if (hungry && quietMs >= pingMs) {
+      since = performance.now();
+      controller.enqueue(encoder.encode(": ping\n\n"));
+    } else if (!hungry && quietMs >= stallMs) {
+      end();
+      abort();
+      controller.error(new Error("The reader has stalled"));
+      void iterator.return?.();
+    }
   };
   const stream = new ReadableStream<Uint8Array>({
+    start(controller) {
+      timer = setInterval(() => look(controller), Math.min(pingMs, stallMs) / 2);
+    },
     async pull(controller) {
-      pending ??= iterator.next();
+      hungry = true;
+      since = performance.now();
       try {
-        const next = await withTimeout(pending, pingMs);
+        const next = await iterator.next();
         if (leave.signal.aborted) return;
-        if (next === "timeout") {
-          controller.enqueue(encoder.encode(": ping\n\n"));
-          return;
+        if (next.done !== true) controller.enqueue(encoder.encode(formatEvent(next.value)));
+        else {
+          end();
+          controller.close();
         }
-        pending = null;
-        if (next.done === true) finish(controller);
-        else controller.enqueue(encoder.encode(formatEvent(next.value)));
       } catch (error) {
         if (leave.signal.aborted) return;
         for (const event of onError(error)) controller.enqueue(encoder.encode(formatEvent(event)));
-        finish(controller);
+        end();
+        controller.close();
+      } finally {
+        hungry = false;
+        since = performance.now();
       }
     },
     async cancel() {
-      request.removeEventListener("abort", abort);
       abort();
       // The source wakes by its signal; what it still says is for nobody.
       await iterator.return?.();
+      end();
     },
   });
   return new Response(stream, {

@@ -12,12 +12,16 @@ import type { Store } from "../store/database.ts";
 import { writeFileAtomically } from "../store/files.ts";
 import { tryLock } from "../store/lock.ts";
 import { StoreError } from "../store/store_error.ts";
+import { Access } from "./access/access.ts";
+import { followKeys, type KeySettings } from "./access/key_source.ts";
 import { createApp } from "./app.ts";
 import type { ServerContext } from "./context.ts";
 import { isLoopback, LOOPBACK_HOSTS } from "./guards.ts";
+import { requestHandler } from "./handler.ts";
 import { HybridRegistry, type Naming } from "./hybrid_registry.ts";
 import { Lifecycle } from "./lifecycle.ts";
 import { type Listener, listen } from "./listener.ts";
+import type { Log } from "./log.ts";
 import { loadModelText } from "./model_text.ts";
 import { withTimeout } from "./sse.ts";
 
@@ -30,7 +34,10 @@ export interface ServerOptions {
   readonly naming?: Naming;
   readonly host: string;
   readonly port: number;
-  readonly apiKey: string | null;
+  readonly keys: KeySettings;
+  /** Origins of pages that may use the server; "*" for any. */
+  readonly corsOrigins: readonly string[];
+  readonly trustedProxies: readonly string[];
   /** Further host names under which a loopback server may be addressed. */
   readonly allowedHosts: readonly string[];
   readonly maxBodyBytes: number;
@@ -39,13 +46,15 @@ export interface ServerOptions {
   /** Further words of every job's command line, such as where its kernels lie. */
   readonly jobFlags?: readonly string[];
   readonly version: string;
-  readonly log: (line: string) => void;
+  readonly log: Log;
 }
 
 /** A server that answers. */
 export interface RunningServer {
   readonly url: string;
   readonly context: ServerContext;
+  /** Reads the keys' file again. */
+  reloadKeys(): void;
   /** Takes nothing new, lets what runs finish within `limitMs` or until `cut` aborts, then ends everything. */
   stop(limitMs: number, cut?: AbortSignal): Promise<void>;
 }
@@ -107,6 +116,10 @@ async function assemble(options: ServerOptions, listener: Listener): Promise<Run
     },
   });
   const loopback = isLoopback(options.host);
+  const access = new Access(options.keys.limits);
+  const keys = followKeys(access, options.keys, (line) => log(line, "warn"));
+  if (!loopback && !access.restricted)
+    log(`anyone who reaches ${options.host} may use this server: set --api-key-file`, "warn");
   const context: ServerContext = {
     engine,
     text,
@@ -117,25 +130,28 @@ async function assemble(options: ServerOptions, listener: Listener): Promise<Run
     metrics: createMetrics(engine, store, options.backbone),
     lifecycle: new Lifecycle(),
     guards: {
-      apiKey: options.apiKey,
       allowedHosts: loopback ? [...LOOPBACK_HOSTS, options.host, ...options.allowedHosts] : null,
+      corsOrigins: options.corsOrigins,
       maxBodyBytes: options.maxBodyBytes,
     },
+    access,
+    trustedProxies: options.trustedProxies,
     log,
   };
   await hybrids.sync();
   const stopFollowing = followStore(context);
-  const app = createApp(context, options.version);
-  listener.serve((request) => app.fetch(request));
+  listener.serve(requestHandler(createApp(context, options.version), context));
   jobs.start();
   return {
     url: listener.url,
     context,
+    reloadKeys: () => keys.reload(),
     async stop(limitMs, cut) {
       const drained = context.lifecycle.drain();
       const paused = jobs.stop();
       await Promise.race([withTimeout(drained, limitMs), aborted(cut)]);
       stopFollowing();
+      keys.close();
       await engine.close();
       await withTimeout(drained, GOODBYE_MS);
       await listener.close();
@@ -155,7 +171,7 @@ function followStore(context: ServerContext): () => void {
     while (!stop.signal.aborted) {
       await context.hybrids.sync();
       for (const [name, problem] of context.hybrids.problems) {
-        if (shown.get(name) !== problem) context.log(`hybrid ${name} is not served: ${problem}`);
+        if (shown.get(name) !== problem) context.log(`hybrid ${name} is not served: ${problem}`, "warn");
         shown.set(name, problem);
       }
       await context.changes.wait(60_000, stop.signal);
@@ -163,7 +179,7 @@ function followStore(context: ServerContext): () => void {
   };
   follow().catch((error: unknown) => {
     if (!stop.signal.aborted)
-      context.log(`The store is no longer followed: ${error instanceof Error ? error.message : error}`);
+      context.log(`the store is no longer followed: ${error instanceof Error ? error.message : error}`, "error");
   });
   return () => stop.abort();
 }

@@ -180,7 +180,7 @@ test("a reader that leaves a stream cancels its sequence", async () => {
 test("a reader that leaves before its first token cancels every choice", async () => {
   server.engine.holdAfter = 0;
   const leave = new AbortController();
-  const pending = server.app.handle(
+  const pending = server.handle(
     new Request("http://localhost/v1/completions", {
       method: "POST",
       headers: { "content-type": "application/json" },

@@ -17,11 +17,15 @@ import { CapacityError, RequestError } from "../../src/errors.ts";
 import { ChangeWatcher } from "../../src/jobs/change_watcher.ts";
 import { JobSupervisor, type SupervisorOptions } from "../../src/jobs/supervisor.ts";
 import { createMetrics } from "../../src/metrics/metrics.ts";
+import { Access } from "../../src/server/access/access.ts";
+import { NO_LIMITS, parseKeys, plainKeys } from "../../src/server/access/key_file.ts";
 import { createApp } from "../../src/server/app.ts";
 import type { ServerContext } from "../../src/server/context.ts";
 import { LOOPBACK_HOSTS } from "../../src/server/guards.ts";
+import { type Handler, requestHandler } from "../../src/server/handler.ts";
 import { HybridRegistry } from "../../src/server/hybrid_registry.ts";
 import { Lifecycle } from "../../src/server/lifecycle.ts";
+import { createLog } from "../../src/server/log.ts";
 import type { ModelText } from "../../src/server/model_text.ts";
 import { Store } from "../../src/store/database.ts";
 import { ChatTemplate } from "../../src/text/chat_template.ts";
@@ -207,14 +211,24 @@ export interface TestServer {
   readonly context: ServerContext;
   readonly engine: FakeEngine;
   readonly store: Store;
+  /** Lines of JSON. */
   readonly logged: string[];
+  readonly handle: Handler;
   get(path: string, headers?: Record<string, string>): Promise<Response>;
   send(method: string, path: string, body: unknown, headers?: Record<string, string>): Promise<Response>;
   dispose(): Promise<void>;
 }
 
 export interface TestServerOptions {
+  /** One key of scope admin. */
   readonly apiKey?: string;
+  /** Lines of a key file. */
+  readonly keys?: string;
+  readonly corsOrigins?: readonly string[];
+  readonly trustedProxies?: readonly string[];
+  /** In place of the fake engine. */
+  readonly realEngine?: EngineClient;
+  readonly clock?: () => number;
   readonly withoutTokenizer?: boolean;
   readonly maxBodyBytes?: number;
   readonly jobs?: Partial<SupervisorOptions>;
@@ -228,8 +242,9 @@ export async function testServer(options: TestServerOptions = {}): Promise<TestS
   store.models.put({ name: "tiny", path: folder, architecture: null, numLayers: NUM_LAYERS, fingerprint: null });
   store.pools.put({ backbone: "tiny", variant: "gla", path: join(folder, "pools", "gla"), recipe: {} });
   const engine = new FakeEngine();
+  const served = options.realEngine ?? engine;
   const changes = new ChangeWatcher(store);
-  const hybrids = new HybridRegistry(engine, store, "tiny", { aliases: options.aliases ?? {} });
+  const hybrids = new HybridRegistry(served, store, "tiny", { aliases: options.aliases ?? {} });
   const jobs = new JobSupervisor(store, {
     command: () => [process.execPath, "-e", "setInterval(() => {}, 1000)"],
     graceMs: 200,
@@ -258,27 +273,33 @@ export async function testServer(options: TestServerOptions = {}): Promise<TestS
     stopIds: [EOS],
   };
   const logged: string[] = [];
+  const access = new Access(NO_LIMITS, options.clock);
+  if (options.apiKey !== undefined) access.setKeys(plainKeys([options.apiKey], NO_LIMITS));
+  if (options.keys !== undefined) access.setKeys(parseKeys(options.keys, "the test", NO_LIMITS));
   const context: ServerContext = {
-    engine,
+    engine: served,
     text,
     store,
     jobs,
     changes,
     hybrids,
-    metrics: createMetrics(engine, store, "tiny"),
+    metrics: createMetrics(served, store, "tiny"),
     lifecycle: new Lifecycle(),
     guards: {
-      apiKey: options.apiKey ?? null,
+      corsOrigins: options.corsOrigins ?? [],
       allowedHosts: LOOPBACK_HOSTS,
       maxBodyBytes: options.maxBodyBytes ?? 1 << 20,
     },
-    log: (line) => logged.push(line),
+    access,
+    trustedProxies: options.trustedProxies ?? [],
+    log: createLog("json", "debug", (line) => void logged.push(line)),
   };
   await hybrids.sync();
   const app = createApp(context, "0.0.0");
-  const handle = (request: Request) => app.handle(request);
+  const handle = requestHandler(app, context);
   return {
     app,
+    handle,
     context,
     engine,
     store,

@@ -10,7 +10,7 @@ import { mergeIterables } from "../../src/server/merge.ts";
 import { formatEvent, type SseEvent, sseResponse } from "../../src/server/sse.ts";
 import { StoreError } from "../../src/store/store_error.ts";
 
-const never = new AbortController().signal;
+const never = () => new Request("http://localhost/");
 const noError = (): SseEvent[] => [];
 
 test("an event ends with its blank line, and data of several lines stays one event", () => {
@@ -27,7 +27,7 @@ test("a silent stream is filled with pings and goes on", async () => {
     await silence;
     yield { data: "late" };
   }
-  const reader = sseResponse(never, source, noError, 5).body!.getReader();
+  const reader = sseResponse(never(), source, noError, { pingMs: 5, stallMs: 60_000 }).body!.getReader();
   const decoder = new TextDecoder();
   const read = async () => decoder.decode((await reader.read()).value);
   expect(await read()).toBe(": ping\n\n");
@@ -49,7 +49,7 @@ test("a reader that leaves wakes a source that waits", async () => {
       ended = true;
     }
   }
-  const reader = sseResponse(never, source, noError).body!.getReader();
+  const reader = sseResponse(never(), source, noError).body!.getReader();
   await reader.read();
   await reader.cancel();
   expect(ended).toBe(true);
@@ -60,7 +60,7 @@ test("a slow reader is not written ahead of", async () => {
   async function* source(): AsyncGenerator<SseEvent> {
     for (; made < 1000; made++) yield { data: String(made) };
   }
-  const reader = sseResponse(never, source, noError).body!.getReader();
+  const reader = sseResponse(never(), source, noError).body!.getReader();
   await reader.read();
   await reader.read();
   expect(made).toBeLessThan(10);
