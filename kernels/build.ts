@@ -110,14 +110,14 @@ export async function buildKernels(which: readonly Target[], options: { sanitize
       writeFileSync(`${job.object}.stamp`, job.stamp);
     }
   };
-  const changed = new Set(plans.filter((plan) => plan.jobs.length > 0).map((plan) => plan.target));
   await Promise.all(Array.from({ length: availableParallelism() }, worker));
   const paths: string[] = [];
   for (const { target, objects } of plans) {
     const path = join(outDir, libraryFile(target));
-    const list = inRoot(objects.join("\n"));
+    // With their stamps: a run that failed elsewhere may have compiled some of them and linked nothing.
+    const list = objects.map((object) => `${inRoot(object)} ${readFileSync(`${object}.stamp`, "utf8")}`).join("\n");
     const known = existsSync(`${path}.objects`) ? readFileSync(`${path}.objects`, "utf8") : "";
-    if (changed.has(target) || !existsSync(path) || known !== list) {
+    if (!existsSync(path) || known !== list) {
       const temporary = `${path}.${process.pid}.tmp`;
       await run(["g++", "-shared", "-pthread", ...extra, "-Wl,--no-undefined", ...objects, "-o", temporary]);
       renameSync(temporary, path);
