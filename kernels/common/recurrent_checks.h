@@ -41,8 +41,11 @@ inline int32_t check_heads(const char* op, const char* heads_name, int32_t heads
   return GRAFT_OK;
 }
 
-inline int32_t check_block(const char* op, int32_t block) {
+/// What decides the layout of a state slot beside the heads.
+inline int32_t check_block(const char* op, int32_t block, int32_t state_dtype) {
   GRAFT_CHECK(block >= 1 && block <= 256, "%s: block is %d, expected 1 to 256", op, block);
+  GRAFT_CHECK(state_dtype == GRAFT_F32 || state_dtype == GRAFT_BF16,
+              "%s: state_dtype is %d, expected float32 (0) or bfloat16 (1)", op, state_dtype);
   return GRAFT_OK;
 }
 

@@ -5,6 +5,8 @@
 // token multiplies in place, so strong decays lose no digits to differences of large sums. When the block is full,
 //   S0 <- B S0 + sum_s D_ns k_s u_sᵀ.
 // A row's arithmetic depends on its own place in the block alone, so one row at a time and many give the same bits.
+// S0, k and u are of type T. With bfloat16 a key is rounded as it is taken in, u as it is solved and S0 as the block
+// ends; every sum reads the rounded ones, and the arithmetic is float32.
 #pragma once
 #include "tile.h"
 
@@ -19,49 +21,64 @@ struct Shape {
   int columns() const { return padded(Dv); }
   int rows() const { return (block + 15) / 16 * 16; }  // of the block, padded
   int64_t coefficients() const { return width() + rows(); }
-  int64_t key_floats() const { return static_cast<int64_t>(block) * width(); }
-  int64_t head_floats() const { return 16 + rows() + static_cast<int64_t>(Dk + block) * columns(); }
+  int64_t key_elements() const { return static_cast<int64_t>(block) * width(); }
+  template <class T>
+  int64_t key_floats() const {
+    return line_floats<T>(key_elements());
+  }
+  template <class T>
+  int64_t head_floats() const {
+    return 16 + rows() + line_floats<T>(static_cast<int64_t>(Dk + block) * columns());
+  }
 };
 
 /// Memory of one value head: B (16 floats, the first counts), D of the last row [rows], then S0 [Dk, columns] and right
 /// behind it u [block, columns]. The keys [block, width] belong to the query/key head and serve all its value heads.
+template <class T>
 struct Head {
-  float *decay, *decays, *state;
-  Head(float* memory, const Shape& shape) : decay(memory), decays(decay + 16), state(decays + shape.rows()) {}
-  float* u(const Shape& shape, int row) const { return state + static_cast<int64_t>(shape.Dk + row) * shape.columns(); }
+  float *decay, *decays;
+  T* state;
+  Head(float* memory, const Shape& shape)
+      : decay(memory), decays(decay + 16), state(reinterpret_cast<T*>(decays + shape.rows())) {}
+  T* u(const Shape& shape, int row) const { return state + static_cast<int64_t>(shape.Dk + row) * shape.columns(); }
 };
 
 /// Scratch of a run.
 struct Scratch {
-  float *query, *key_dots, *query_dots;  // scale q [kRun, width]; k_t·k_s and scale q_t·k_s [kRun, rows]
-  float *weights, *partial;              // [2 kRun, coefficients] of w, then of o; their reads of S0 [2 kRun, columns]
-  float *scaled_keys, *constant;         // [block, width], [padded Dk]
+  float *query, *key;             // scale q and k [kRun, width]
+  float *key_dots, *query_dots;   // k_t·k_s and scale q_t·k_s [kRun, rows]
+  float *weights, *partial;       // [2 kRun, coefficients] of w, then of o; their reads of S0 [2 kRun, columns]
+  float *scaled_keys, *constant;  // [block, width], [padded Dk]
   int64_t total;
 
   Scratch(const Shape& shape, graft::Scratch memory) {
     query = memory.floats(kRun * shape.width());
+    key = memory.floats(kRun * shape.width());
     key_dots = memory.floats(kRun * shape.rows());
     query_dots = memory.floats(kRun * shape.rows());
     weights = memory.floats(2 * kRun * shape.coefficients());
     partial = memory.floats(2 * kRun * shape.columns());
-    scaled_keys = memory.floats(shape.key_floats());
+    scaled_keys = memory.floats(shape.key_elements());
     constant = memory.floats(shape.width());
     total = memory.used();
   }
 };
 
 /// Rows r0.. of the block for one query/key head: keys taken in, products with all keys of the block so far.
-inline void take_keys(float* keys, const Shape& shape, int r0, int count, const float* q, const float* k,
-                      int64_t stride, const Scratch& scratch) {
+template <class T>
+inline void take_keys(T* keys, const Shape& shape, int r0, int count, const float* q, const float* k, int64_t stride,
+                      const Scratch& scratch) {
   const int width = shape.width();
   const vf scale = vset(shape.scale);
   for (int i = 0; i < count; i++) {
-    float *query = scratch.query + i * width, *key = keys + static_cast<int64_t>(r0 + i) * width;
+    float *query = scratch.query + i * width, *own = scratch.key + i * width;
+    T* key = keys + static_cast<int64_t>(r0 + i) * width;
     for (int c = 0; c < width; c += VL) {
       vstore(query + c, vmul(vload_n(q + i * stride + c, shape.Dk - c), scale));
-      vstore(key + c, vload_n(k + i * stride + c, shape.Dk - c));
+      store_narrow(key + c, vload_n(k + i * stride + c, shape.Dk - c));
+      vstore(own + c, load_wide(key + c));
     }
-    dots(scratch.key_dots + i * shape.rows(), key, keys, width, r0 + i, width);
+    dots(scratch.key_dots + i * shape.rows(), own, keys, width, r0 + i, width);
     dots(scratch.query_dots + i * shape.rows(), query, keys, width, r0 + i + 1, width);
   }
 }
@@ -74,7 +91,8 @@ inline void decay_factors(float* alpha, const float* g, int64_t stride, int coun
 }
 
 /// D and B of the head move on to row r.
-inline void take_decay(const Head& head, int r, float alpha) {
+template <class T>
+inline void take_decay(const Head<T>& head, int r, float alpha) {
   const vf f = vset(alpha);
   for (int s = 0; s < r; s += VL) vstore(head.decays + s, vmul(vload(head.decays + s), f));
   head.decays[r] = 1;
@@ -82,14 +100,15 @@ inline void take_decay(const Head& head, int r, float alpha) {
 }
 
 /// Weights of row i of the run (row r of the block): -B k, -D (k·k_s) for w and B q, D (q·k_s) for o.
-inline void fill_weights(const Head& head, const Shape& shape, int i, int r, int count, const float* key,
-                         const Scratch& scratch) {
+template <class T>
+inline void fill_weights(const Head<T>& head, const Shape& shape, int i, int r, int count, const Scratch& scratch) {
   const int64_t ld = shape.coefficients();
   float *of_w = scratch.weights + i * ld, *of_o = of_w + count * ld;
   const vf decay = vset(head.decay[0]), minus = vset(-head.decay[0]);
+  const float *key = scratch.key + i * shape.width(), *query = scratch.query + i * shape.width();
   for (int c = 0; c < shape.width(); c += VL) {
     vstore(of_w + c, vmul(vload(key + c), minus));
-    vstore(of_o + c, vmul(vload(scratch.query + i * shape.width() + c), decay));
+    vstore(of_o + c, vmul(vload(query + c), decay));
   }
   const float *key_dots = scratch.key_dots + i * shape.rows(), *query_dots = scratch.query_dots + i * shape.rows();
   for (int s = 0; s <= r; s += VL) {
@@ -107,28 +126,30 @@ struct Rows {
 };
 
 /// Row r of the forward substitution; `w` starts as the row's read of S0.
-inline void substitute(const Head& head, const Shape& shape, int r, const float* weights, const float* v, float beta,
+template <class T>
+inline void substitute(const Head<T>& head, const Shape& shape, int r, const float* weights, const float* v, float beta,
                        float* w) {
   const int columns = shape.columns();
   for (int c = 0; c < columns; c += VL) vstore(w + c, vadd(vload_n(v + c, shape.Dv - c), vload(w + c)));
-  multiply({.c = w,
-            .ldc = columns,
-            .a = weights + shape.Dk,
-            .am = 0,
-            .ak = 1,
-            .b = head.u(shape, 0),
-            .ldb = columns,
-            .rows = 1,
-            .columns = columns,
-            .depth = r,
-            .init = Init::kAdd});
+  multiply(Product<float, T>{.c = w,
+                             .ldc = columns,
+                             .a = weights + shape.Dk,
+                             .am = 0,
+                             .ak = 1,
+                             .b = head.u(shape, 0),
+                             .ldb = columns,
+                             .rows = 1,
+                             .columns = columns,
+                             .depth = r,
+                             .init = Init::kAdd});
   const vf strength = vset(beta);
-  float* u = head.u(shape, r);
-  for (int c = 0; c < columns; c += VL) vstore(u + c, vmul(vload(w + c), strength));
+  T* u = head.u(shape, r);
+  for (int c = 0; c < columns; c += VL) store_narrow(u + c, vmul(vload(w + c), strength));
 }
 
 /// Rows r0.. of a block, `count` <= kRun of them, none beyond its end, after take_keys of the same rows.
-inline void take_run(const Head& head, const float* keys, const Shape& shape, int r0, int count, const Rows& rows,
+template <class T>
+inline void take_run(const Head<T>& head, const Shape& shape, int r0, int count, const Rows& rows,
                      const Scratch& scratch) {
   const int64_t ld = shape.coefficients();
   const int columns = shape.columns();
@@ -136,63 +157,64 @@ inline void take_run(const Head& head, const float* keys, const Shape& shape, in
   decay_factors(alpha, rows.g, rows.heads, count);
   for (int i = 0; i < count; i++) {
     take_decay(head, r0 + i, alpha[i]);
-    fill_weights(head, shape, i, r0 + i, count, keys + static_cast<int64_t>(r0 + i) * shape.width(), scratch);
+    fill_weights(head, shape, i, r0 + i, count, scratch);
   }
-  multiply({.c = scratch.partial,
-            .ldc = columns,
-            .a = scratch.weights,
-            .am = ld,
-            .ak = 1,
-            .b = head.state,
-            .ldb = columns,
-            .rows = 2 * count,
-            .columns = columns,
-            .depth = shape.Dk});
+  multiply(Product<float, T>{.c = scratch.partial,
+                             .ldc = columns,
+                             .a = scratch.weights,
+                             .am = ld,
+                             .ak = 1,
+                             .b = head.state,
+                             .ldb = columns,
+                             .rows = 2 * count,
+                             .columns = columns,
+                             .depth = shape.Dk});
   for (int i = 0; i < count; i++) {
     float* w = scratch.partial + i * columns;
     substitute(head, shape, r0 + i, scratch.weights + i * ld, rows.v + i * rows.heads * shape.Dv,
                rows.beta[i * rows.heads], w);
     if (rows.w != nullptr) std::copy_n(w, columns, rows.w + i * columns);
   }
-  multiply({.c = rows.o,
-            .ldc = rows.heads * shape.Dv,
-            .a = scratch.weights + count * ld + shape.Dk,
-            .am = ld,
-            .ak = 1,
-            .b = head.u(shape, 0),
-            .ldb = columns,
-            .rows = count,
-            .columns = shape.Dv,
-            .depth = r0 + 1,
-            .init = Init::kAdd,
-            .growing = true,
-            .old = scratch.partial + count * columns,
-            .ld_old = columns});
+  multiply(Product<float, T>{.c = rows.o,
+                             .ldc = rows.heads * shape.Dv,
+                             .a = scratch.weights + count * ld + shape.Dk,
+                             .am = ld,
+                             .ak = 1,
+                             .b = head.u(shape, 0),
+                             .ldb = columns,
+                             .rows = count,
+                             .columns = shape.Dv,
+                             .depth = r0 + 1,
+                             .init = Init::kAdd,
+                             .growing = true,
+                             .old = scratch.partial + count * columns,
+                             .ld_old = columns});
 }
 
 /// out [Dk, columns at ld] = B S0 + sum of the block's first `count` rows; `out` may be S0. scaled_keys, constant:
 /// scratch.
-inline void state_after(float* out, int64_t ld, int columns, const Head& head, const float* keys, const Shape& shape,
+template <class Out, class T>
+inline void state_after(Out* out, int64_t ld, int columns, const Head<T>& head, const T* keys, const Shape& shape,
                         int count, float* scaled_keys, float* constant) {
   const int width = shape.width();
   for (int s = 0; s < count; s++)
     for (int c = 0; c < width; c += VL)
-      vstore(scaled_keys + s * width + c, vmul(vload(keys + s * width + c), vset(head.decays[s])));
+      vstore(scaled_keys + s * width + c, vmul(load_wide(keys + s * width + c), vset(head.decays[s])));
   std::fill_n(constant, shape.Dk, head.decay[0]);
-  multiply({.c = out,
-            .ldc = ld,
-            .a = scaled_keys,
-            .am = 1,
-            .ak = width,
-            .b = head.u(shape, 0),
-            .ldb = shape.columns(),
-            .rows = shape.Dk,
-            .columns = columns,
-            .depth = count,
-            .init = count == 0 ? Init::kAdd : Init::kScaleRows,
-            .scale = constant,
-            .old = head.state,
-            .ld_old = shape.columns()});
+  multiply(Product<Out, T, T>{.c = out,
+                              .ldc = ld,
+                              .a = scaled_keys,
+                              .am = 1,
+                              .ak = width,
+                              .b = head.u(shape, 0),
+                              .ldb = shape.columns(),
+                              .rows = shape.Dk,
+                              .columns = columns,
+                              .depth = count,
+                              .init = count == 0 ? Init::kAdd : Init::kScaleRows,
+                              .scale = constant,
+                              .old = head.state,
+                              .ld_old = shape.columns()});
 }
 
 }  // namespace graft::gdn

@@ -109,16 +109,16 @@ struct Walk {
   void prepare(Run& run, int64_t i, int count) const {
     const int64_t ld = shape.coefficients(), key = call.key_at(first + i, h), row = value_row(i);
     gdn::Scratch scratch(shape, Scratch(nullptr));
-    scratch.query = run.query, scratch.key_dots = p.key_dots, scratch.query_dots = p.query_dots;
+    scratch.query = run.query, scratch.key = run.keys, scratch.key_dots = p.key_dots, scratch.query_dots = p.query_dots;
     scratch.weights = run.weights;
     gdn::take_keys(run.keys, shape, 0, count, call.q + key, call.k + key, call.Hk * shape.Dk, scratch);
-    const gdn::Head head(p.head, shape);
+    const gdn::Head<float> head(p.head, shape);
     float alpha[kRun];
     gdn::decay_factors(alpha, call.g + row, call.Hv, count);
     run.w = call.w(first + i, j);
     for (int t = 0; t < count; t++) {
       gdn::take_decay(head, t, alpha[t]);
-      gdn::fill_weights(head, shape, t, t, count, run.keys + t * width, scratch);
+      gdn::fill_weights(head, shape, t, t, count, scratch);
       std::fill_n(run.weights + t * ld + shape.Dk + t, shape.coefficients() - shape.Dk - t, 0.f);
       std::fill_n(run.weights + (count + t) * ld + shape.Dk + t + 1, shape.coefficients() - shape.Dk - t - 1, 0.f);
       std::copy_n(head.decays, kRun, run.decays + t * kRun);

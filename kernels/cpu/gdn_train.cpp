@@ -22,12 +22,12 @@ void forward_head(const Train& call, const Forward& out, int64_t s, int64_t j, i
   const int64_t first = call.seq_start[s], T = call.seq_start[s + 1] - first, h = j / (call.Hv / call.Hk);
   const int64_t elements = static_cast<int64_t>(shape.Dk) * shape.Dv, index = s * call.Hv + j;
   const int width = shape.width(), columns = shape.columns();
-  const int64_t own = shape.key_floats() + shape.head_floats();
+  const int64_t own = shape.key_floats<float>() + shape.head_floats<float>();
   const int64_t total = gdn::Scratch(shape, Scratch(nullptr)).total + own;
   float* memory = static_cast<float*>(thread_scratch(thread, 0, total * sizeof(float)));
   std::fill_n(memory, own, 0.f);
   float* keys = memory;
-  const gdn::Head head(memory + shape.key_floats(), shape);
+  const gdn::Head<float> head(memory + shape.key_floats<float>(), shape);
   const gdn::Scratch scratch(shape, Scratch(memory + own));
   if (out.initial_state != nullptr)
     copy_padded(head.state, out.initial_state + index * elements, shape.Dv, shape.Dk, shape.Dv);
@@ -38,7 +38,7 @@ void forward_head(const Train& call, const Forward& out, int64_t s, int64_t j, i
     gdn::take_keys(keys, shape, 0, count, call.q + key, call.k + key, call.Hk * shape.Dk, scratch);
     const gdn::Rows rows{call.v + row * shape.Dv, call.g + row, call.beta + row,
                          out.o + row * shape.Dv,  call.Hv,      call.w(first + i, j)};
-    gdn::take_run(head, keys, shape, 0, count, rows, scratch);
+    gdn::take_run(head, shape, 0, count, rows, scratch);
     gdn::state_after(head.state, columns, columns, head, keys, shape, count, scratch.scaled_keys, scratch.constant);
   }
   transpose(call.chunk_state(s, (T + kChunk - 1) / kChunk, j), width, head.state, columns, shape.Dk, columns);

@@ -6,6 +6,8 @@
 // is full,
 //   S0 <- diag(B) S0 + sum_s K_s v_sᵀ.
 // A row's arithmetic depends on its own place in the block alone, so one row at a time and many give the same bits.
+// S0 and v are of type T. With bfloat16 a value is rounded as it is taken in and S0 as the block ends; K and B, which
+// every token multiplies again, stay float32, and so does all arithmetic.
 #pragma once
 #include "tile.h"
 
@@ -17,17 +19,21 @@ struct Shape {
   int width() const { return padded(Dk); }
   int columns() const { return padded(Dv); }
   int64_t coefficients() const { return width() + (block + 15) / 16 * 16; }  // floats of one row of weights
+  int64_t key_floats() const { return line_floats<float>(static_cast<int64_t>(1 + block) * width()); }
+  template <class T>
   int64_t head_floats() const {
-    return width() + static_cast<int64_t>(block) * width() + static_cast<int64_t>(Dk + block) * columns();
+    return key_floats() + line_floats<T>(static_cast<int64_t>(Dk + block) * columns());
   }
 };
 
 /// Memory of one head: B [width], K [block, width], then S0 [Dk, columns] and right behind it v [block, columns].
+template <class T>
 struct Head {
-  float *decay, *keys, *rows;
+  float *decay, *keys;
+  T* rows;
   Head(float* memory, const Shape& shape)
-      : decay(memory), keys(decay + shape.width()), rows(keys + static_cast<int64_t>(shape.block) * shape.width()) {}
-  Head(float* decay, float* keys, float* rows) : decay(decay), keys(keys), rows(rows) {}
+      : decay(memory), keys(decay + shape.width()), rows(reinterpret_cast<T*>(memory + shape.key_floats())) {}
+  Head(float* decay, float* keys, T* rows) : decay(decay), keys(keys), rows(rows) {}
 };
 
 /// Decays key rows 0..count-1 by alpha and writes their products with x.
@@ -61,7 +67,8 @@ inline void decay_and_dot(float* out, float* keys, const float* alpha, const flo
 
 /// Takes in row r of the block: alpha [width] = e^a; the head's decay and keys move on to r; weights of query head g at
 /// coefficients + g*stride = [scale q ⊙ B (Dk), P_r0 .. P_rr]; scaled queries [G, width]. q: [G, Dk]; k, a: [Dk].
-inline void take_row(const Head& head, const Shape& shape, int r, const float* q, const float* k, const float* a,
+template <class T>
+inline void take_row(const Head<T>& head, const Shape& shape, int r, const float* q, const float* k, const float* a,
                      float* alpha, float* scaled, float* coefficients, int64_t stride) {
   const int width = shape.width(), Dk = shape.Dk;
   float* key = head.keys + static_cast<int64_t>(r) * width;
@@ -89,20 +96,21 @@ inline void take_row(const Head& head, const Shape& shape, int r, const float* q
 }
 
 /// S0 moves on over the block's first `count` rows.
-inline void advance(const Head& head, const Shape& shape, int count) {
+template <class T>
+inline void advance(const Head<T>& head, const Shape& shape, int count) {
   const int columns = shape.columns();
-  multiply({.c = head.rows,
-            .ldc = columns,
-            .a = head.keys,
-            .am = 1,
-            .ak = shape.width(),
-            .b = head.rows + static_cast<int64_t>(shape.Dk) * columns,
-            .ldb = columns,
-            .rows = shape.Dk,
-            .columns = columns,
-            .depth = count,
-            .init = Init::kScaleRows,
-            .scale = head.decay});
+  multiply(Product<T, T>{.c = head.rows,
+                         .ldc = columns,
+                         .a = head.keys,
+                         .am = 1,
+                         .ak = shape.width(),
+                         .b = head.rows + static_cast<int64_t>(shape.Dk) * columns,
+                         .ldb = columns,
+                         .rows = shape.Dk,
+                         .columns = columns,
+                         .depth = count,
+                         .init = Init::kScaleRows,
+                         .scale = head.decay});
 }
 
 constexpr int kRun = 16;  // rows whose weights are made before their outputs are summed
@@ -113,9 +121,10 @@ struct RowStrides {
 
 /// Rows r0.. of a block, `count` <= kRun of them, none beyond its end: o rows out, the head moved on.
 /// alpha [width], scaled [G, width], coefficients [G, kRun, shape.coefficients()] are scratch.
-inline void take_run(const Head& head, const Shape& shape, int r0, int count, float* o, const float* q, const float* k,
-                     const float* v, const float* a, const RowStrides& heads, float* alpha, float* scaled,
-                     float* coefficients) {
+template <class T>
+inline void take_run(const Head<T>& head, const Shape& shape, int r0, int count, float* o, const float* q,
+                     const float* k, const float* v, const float* a, const RowStrides& heads, float* alpha,
+                     float* scaled, float* coefficients) {
   const int64_t ld = shape.coefficients(), stride = kRun * ld;
   const int Dk = shape.Dk, Dv = shape.Dv, columns = shape.columns();
   for (int i = 0; i < count; i++) {
@@ -124,16 +133,16 @@ inline void take_run(const Head& head, const Shape& shape, int r0, int count, fl
              coefficients + i * ld, stride);
     copy_padded(head.rows + static_cast<int64_t>(Dk + r0 + i) * columns, v + row * Dv, 0, 1, Dv);
   }
-  Product sum{.c = o,
-              .ldc = Dv,
-              .a = coefficients,
-              .am = stride,
-              .ak = 1,
-              .b = head.rows,
-              .ldb = columns,
-              .rows = shape.G,
-              .columns = Dv,
-              .depth = Dk + r0 + 1};
+  Product<float, T> sum{.c = o,
+                        .ldc = Dv,
+                        .a = coefficients,
+                        .am = stride,
+                        .ak = 1,
+                        .b = head.rows,
+                        .ldb = columns,
+                        .rows = shape.G,
+                        .columns = Dv,
+                        .depth = Dk + r0 + 1};
   if (count == 1) return multiply(sum);  // all query heads read the state together
   sum.ldc = heads.q * Dv;
   sum.am = ld;

@@ -83,7 +83,7 @@ struct Walk {
 
   void prepare(Run& run, int64_t i, int count) const {
     const int64_t ld = shape.coefficients(), stride = kRun * ld, key = key_row(i), query = query_row(i);
-    const gla::Head head(run.decay, run.keys, nullptr);
+    const gla::Head<float> head(run.decay, run.keys, nullptr);
     copy_padded(run.raw, call.k + key * shape.Dk, call.Hkv * shape.Dk, count, shape.Dk);
     copy_padded(run.values, call.v + key * shape.Dv, call.Hkv * shape.Dv, count, shape.Dv);
     for (int t = 0; t < count; t++) {

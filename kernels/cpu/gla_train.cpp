@@ -28,7 +28,7 @@ void forward_head(const Train& call, const Forward& out, int64_t s, int64_t h, i
       float *head, *alpha, *scaled, *coefficients;
       int64_t total;
     } p{};
-    p.head = memory.floats(shape.head_floats() + VL * columns);  // room for whole vectors of state rows
+    p.head = memory.floats(shape.head_floats<float>() + VL * columns);  // room for whole vectors of state rows
     p.alpha = memory.floats(width);
     p.scaled = memory.floats(static_cast<int64_t>(shape.G) * width);
     p.coefficients = memory.floats(shape.G * kRun * shape.coefficients());
@@ -37,7 +37,7 @@ void forward_head(const Train& call, const Forward& out, int64_t s, int64_t h, i
   };
   const int64_t total = lay_out(Scratch(nullptr)).total;
   const auto p = lay_out(Scratch(static_cast<float*>(thread_scratch(thread, 0, total * sizeof(float)))));
-  const gla::Head head(p.head, shape);
+  const gla::Head<float> head(p.head, shape);
   std::fill_n(head.rows, static_cast<int64_t>(shape.Dk + kRun) * columns, 0.f);
   if (out.initial_state != nullptr)
     copy_padded(head.rows, out.initial_state + (s * call.Hkv + h) * elements, shape.Dv, shape.Dk, shape.Dv);

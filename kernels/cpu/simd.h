@@ -97,6 +97,49 @@ inline void store_part(float* p, vf a, int n) {
     vstore_n(p, a, n);
 }
 
+inline vf load_wide(const float* p) { return vload(p); }
+inline vf load_wide(const bf16* p) { return vload_bf16(p); }
+inline vf load_wide_n(const float* p, int n) { return vload_n(p, n); }
+inline vf load_wide_n(const bf16* p, int n) {
+#if defined(__AVX512F__)
+  const __m256i bits = _mm256_maskz_loadu_epi16(vfirst(n), p);
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+#else
+  alignas(32) bf16 copy[VL] = {};
+  for (int i = 0; i < n; i++) copy[i] = p[i];
+  return vload_bf16(copy);
+#endif
+}
+
+/// Stores a vector as it is, or each lane as float_to_bf16 rounds it. (The processor's own conversion takes subnormal
+/// numbers for zero.)
+inline void store_narrow(float* p, vf a) { vstore(p, a); }
+inline void store_narrow(bf16* p, vf a) {
+#if defined(__AVX512F__)
+  const __m512i bits = _mm512_castps_si512(a);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+  const __mmask16 nan = _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q);
+  rounded = _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x400000));
+  _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16)));
+#else
+  const __m256i bits = _mm256_castps_si256(a);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  const __m256i rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+  const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
+  const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+  const __m256i high = _mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, nan), 16);
+  const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(high, high), 0x08);
+  _mm_storeu_si128((__m128i*)p, _mm256_castsi256_si128(packed));
+#endif
+}
+inline void store_narrow_n(float* p, vf a, int n) { vstore_n(p, a, n); }
+inline void store_narrow_n(bf16* p, vf a, int n) {
+  bf16 lanes[VL];
+  store_narrow(lanes, a);
+  for (int i = 0; i < n; i++) p[i] = lanes[i];
+}
+
 /// Sum of the lanes in one fixed tree order.
 inline float vsum(vf a) {
 #if defined(__AVX512F__)

@@ -2,7 +2,8 @@
 //   C[i, j] = init(C)[i, j] + sum_k A(i, k) B[k, j]       A(i, k) = a[i*am + k*ak],  B row-major with stride ldb
 // Every element is one chain of fused multiply-adds in ascending k, whatever the blocking, the number of rows in the
 // call or the columns beside it: computing one row or many gives the same bits. Lanes run along j; rows of B can be
-// read up to the next multiple of VL columns, C is written for `columns` columns only.
+// read up to the next multiple of VL columns, C is written for `columns` columns only. B and C are float32 or bfloat16;
+// sums are float32 and rounded once, when they are stored.
 #pragma once
 #include <algorithm>
 
@@ -20,38 +21,33 @@ enum class Init {
   kScaleColumns,  // the old C, column j times scale[j] (readable up to whole vectors)
 };
 
+template <class C = float, class B = float, class Old = C>
 struct Product {
-  float* c;
+  C* c;
   int64_t ldc;
   const float* a;
   int64_t am, ak;
-  const float* b;
+  const B* b;
   int64_t ldb;
   int rows, columns, depth;
   Init init = Init::kZero;
   const float* scale = nullptr;
-  bool growing = false;        // row i takes depth + i terms (causal rows)
-  const float* old = nullptr;  // where the old C lies, rows ld_old apart; NULL: in C itself
+  bool growing = false;      // row i takes depth + i terms (causal rows)
+  const Old* old = nullptr;  // where the old C lies, rows ld_old apart; NULL: in C itself
   int64_t ld_old = 0;
 };
 
 namespace tile {
 
 /// Vector v of a row of C, whose last vector holds `lanes` columns.
-template <int NV>
-inline vf load_c(const float* from, int v, int lanes) {
-  return v + 1 < NV || lanes == VL ? vload(from + v * VL) : vload_n(from + v * VL, lanes);
+template <int NV, class T>
+inline vf load_c(const T* from, int v, int lanes) {
+  return v + 1 < NV || lanes == VL ? load_wide(from + v * VL) : load_wide_n(from + v * VL, lanes);
 }
 
-template <int MR, int NV>
-inline void start(vf (&acc)[MR][NV], const Product& p, int i, int j, int lanes) {
-  if (p.init == Init::kZero) {
-#pragma GCC unroll 32
-    for (int e = 0; e < MR * NV; e++) acc[e / NV][e % NV] = vzero();
-    return;
-  }
-  const int64_t ld = p.old != nullptr ? p.ld_old : p.ldc;
-  const float* c = (p.old != nullptr ? p.old : p.c) + i * ld + j;
+/// Rows from `c` on, scaled where the product says so.
+template <int MR, int NV, class P, class T>
+inline void start_from(vf (&acc)[MR][NV], const P& p, const T* c, int64_t ld, int i, int j, int lanes) {
 #pragma GCC unroll 32
   for (int e = 0; e < MR * NV; e++) acc[e / NV][e % NV] = load_c<NV>(c + e / NV * ld, e % NV, lanes);
   if (p.init == Init::kScaleRows) {
@@ -63,20 +59,33 @@ inline void start(vf (&acc)[MR][NV], const Product& p, int i, int j, int lanes) 
   }
 }
 
+template <int MR, int NV, class P>
+inline void start(vf (&acc)[MR][NV], const P& p, int i, int j, int lanes) {
+  if (p.init == Init::kZero) {
+#pragma GCC unroll 32
+    for (int e = 0; e < MR * NV; e++) acc[e / NV][e % NV] = vzero();
+    return;
+  }
+  if (p.old != nullptr)
+    start_from(acc, p, p.old + i * p.ld_old + j, p.ld_old, i, j, lanes);
+  else
+    start_from(acc, p, p.c + i * p.ldc + j, p.ldc, i, j, lanes);
+}
+
 /// MR rows from row i and NV vectors of columns from column j; `lanes` are left in the last one.
-template <int MR, int NV>
-void block(const Product& p, int i, int j, int lanes) {
+template <int MR, int NV, class P>
+void block(const P& p, int i, int j, int lanes) {
   vf acc[MR][NV];
   start(acc, p, i, j, lanes);
   const int64_t am = p.am, ak = p.ak, ldb = p.ldb;
   const float* a = p.a + i * am;
-  const float* b = p.b + j;
+  const auto* b = p.b + j;
   const int depth = p.depth + (p.growing ? i : 0);
 #pragma GCC unroll 2
   for (int k = 0; k < depth; k++, a += ak, b += ldb) {
     vf row[NV];
 #pragma GCC unroll 8
-    for (int v = 0; v < NV; v++) row[v] = vload(b + v * VL);
+    for (int v = 0; v < NV; v++) row[v] = load_wide(b + v * VL);
 #pragma GCC unroll 8
     for (int r = 0; r < MR; r++) {
       const vf x = vset(a[r * am]);
@@ -90,23 +99,23 @@ void block(const Product& p, int i, int j, int lanes) {
 #pragma GCC unroll 8
       for (int r = e; r < MR; r++)
 #pragma GCC unroll 8
-        for (int v = 0; v < NV; v++) acc[r][v] = vfma(vset(a[r * am]), vload(b + v * VL), acc[r][v]);
+        for (int v = 0; v < NV; v++) acc[r][v] = vfma(vset(a[r * am]), load_wide(b + v * VL), acc[r][v]);
   }
-  float* c = p.c + i * p.ldc + j;
+  auto* c = p.c + i * p.ldc + j;
 #pragma GCC unroll 8
   for (int r = 0; r < MR; r++, c += p.ldc) {
 #pragma GCC unroll 8
-    for (int v = 0; v + 1 < NV; v++) vstore(c + v * VL, acc[r][v]);
+    for (int v = 0; v + 1 < NV; v++) store_narrow(c + v * VL, acc[r][v]);
     if (lanes == VL)
-      vstore(c + (NV - 1) * VL, acc[r][NV - 1]);
+      store_narrow(c + (NV - 1) * VL, acc[r][NV - 1]);
     else
-      vstore_n(c + (NV - 1) * VL, acc[r][NV - 1], lanes);
+      store_narrow_n(c + (NV - 1) * VL, acc[r][NV - 1], lanes);
   }
 }
 
 /// All rows of NV vectors of columns, MR at a time.
-template <int MR, int NV>
-void column_panel(const Product& p, int j, int lanes) {
+template <int MR, int NV, class P>
+void column_panel(const P& p, int j, int lanes) {
   int i = 0;
   for (; i + MR <= p.rows; i += MR) block<MR, NV>(p, i, j, lanes);
   if constexpr (MR > 4)
@@ -117,14 +126,14 @@ void column_panel(const Product& p, int j, int lanes) {
     if (i < p.rows) block<1, NV>(p, i, j, lanes);
 }
 
-template <int MR, int NV>
-void last_panel(const Product& p, int v, int vectors) {
+template <int MR, int NV, class P>
+void last_panel(const P& p, int v, int vectors) {
   if (vectors - v == NV) return column_panel<MR, NV>(p, v * VL, p.columns - (vectors - 1) * VL);
   if constexpr (NV > 1) last_panel<MR, NV - 1>(p, v, vectors);
 }
 
-template <int MR, int NV>
-void panels(const Product& p) {
+template <int MR, int NV, class P>
+void panels(const P& p) {
   const int vectors = (p.columns + VL - 1) / VL;
   int v = 0;
   for (; v + NV < vectors; v += NV) column_panel<MR, NV>(p, v * VL, VL);
@@ -135,7 +144,8 @@ void panels(const Product& p) {
 
 /// A multiply-add takes about four cycles and two can start in each: eight sums must be under way, so that few rows
 /// take wide panels of columns.
-inline void multiply(const Product& p) {
+template <class C, class B, class Old>
+void multiply(const Product<C, B, Old>& p) {
 #if defined(__AVX512F__)
   if (p.rows <= 2) return tile::panels<2, 8>(p);
   tile::panels<6, 4>(p);
@@ -145,6 +155,8 @@ inline void multiply(const Product& p) {
   tile::panels<6, 2>(p);
 #endif
 }
+
+inline void multiply(const Product<>& p) { multiply<float, float, float>(p); }
 
 /// The sums of four vectors, each over the same tree of lanes.
 inline __m128 vsum4(vf a, vf b, vf c, vf d) {
@@ -159,18 +171,19 @@ inline __m128 vsum4(vf a, vf b, vf c, vf d) {
 }
 
 /// out[s] = sum_c x[c] rows[s, c] for s < count; `width` whole vectors of floats, zeros in the padding.
-inline void dots(float* out, const float* x, const float* rows, int64_t ld, int count, int width) {
+template <class T>
+inline void dots(float* out, const float* x, const T* rows, int64_t ld, int count, int width) {
   for (int s = 0; s < count; s += 4) {
     const int many = count - s < 4 ? count - s : 4;
-    const float* r0 = rows + s * ld;
-    const float *r1 = many > 1 ? r0 + ld : r0, *r2 = many > 2 ? r1 + ld : r0, *r3 = many > 3 ? r2 + ld : r0;
+    const T* r0 = rows + s * ld;
+    const T *r1 = many > 1 ? r0 + ld : r0, *r2 = many > 2 ? r1 + ld : r0, *r3 = many > 3 ? r2 + ld : r0;
     vf a = vzero(), b = vzero(), c = vzero(), d = vzero();
     for (int i = 0; i < width; i += VL) {
       const vf y = vload(x + i);
-      a = vfma(y, vload(r0 + i), a);
-      b = vfma(y, vload(r1 + i), b);
-      c = vfma(y, vload(r2 + i), c);
-      d = vfma(y, vload(r3 + i), d);
+      a = vfma(y, load_wide(r0 + i), a);
+      b = vfma(y, load_wide(r1 + i), b);
+      c = vfma(y, load_wide(r2 + i), c);
+      d = vfma(y, load_wide(r3 + i), d);
     }
     alignas(16) float sums[4];
     _mm_store_ps(sums, vsum4(a, b, c, d));
@@ -235,13 +248,20 @@ inline void transpose(float* dst, int64_t ld_dst, const float* src, int64_t ld_s
 }
 
 /// `rows` rows of `columns` floats into rows of padded(columns), zeros behind.
-inline void copy_padded(float* dst, const float* src, int64_t ld_src, int rows, int columns) {
+template <class T>
+inline void copy_padded(T* dst, const float* src, int64_t ld_src, int rows, int columns) {
   const int width = padded(columns);
   for (int i = 0; i < rows; i++, dst += width, src += ld_src) {
     int j = 0;
-    for (; j + VL <= columns; j += VL) vstore(dst + j, vload(src + j));
-    if (j < columns) vstore(dst + j, vload_n(src + j, columns - j));
+    for (; j + VL <= columns; j += VL) store_narrow(dst + j, vload(src + j));
+    if (j < columns) store_narrow(dst + j, vload_n(src + j, columns - j));
   }
+}
+
+/// Floats that hold n numbers of type T, in whole cache lines.
+template <class T>
+int64_t line_floats(int64_t n) {
+  return (n * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 16;
 }
 
 /// Bump allocation inside one scratch buffer; every piece starts on a 64-byte line. A null base only counts.

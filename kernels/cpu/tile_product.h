@@ -20,20 +20,6 @@ constexpr int tile_vectors(int rows) {
 /// What an accumulator starts from: zero, what C holds, or what C holds times scale[row].
 enum class Start { kZero, kAdd, kScale };
 
-inline vf load_wide(const float* p) { return vload(p); }
-inline vf load_wide(const bf16* p) { return vload_bf16(p); }
-inline vf load_wide_n(const float* p, int n) { return vload_n(p, n); }
-inline vf load_wide_n(const bf16* p, int n) {
-#if defined(__AVX512F__)
-  const __m256i bits = _mm256_maskz_loadu_epi16(vfirst(n), p);
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
-#else
-  alignas(32) bf16 copy[VL] = {};
-  for (int i = 0; i < n; i++) copy[i] = p[i];
-  return vload_bf16(copy);
-#endif
-}
-
 /// Columns that lie side by side.
 template <class T>
 struct Dense {

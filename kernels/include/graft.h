@@ -175,24 +175,28 @@ GRAFT_EXPORT int32_t graft_gdn_gate_backward(float* dza, float* dzb, float* dA_l
  * the solved rows u) and products of decays; S0 is written once per block. kernels/reference keeps the plain state in
  * double. Row i of sequence s stands at position start_pos[s] + i. Position 0 begins anew whatever the slot holds; any
  * other must be where the slot stands, else GRAFT_INVALID. Slots move between calls as bytes, never between libraries.
+ * state_dtype GRAFT_BF16: S0, values (gla) and keys and u (gdn) are kept in bfloat16, rounded to nearest even once: S0
+ * when its block is full, a row when it comes in; products and sums are float32. The reference rounds its state, rows
+ * and u at the same places. Sizes and strides of slots count floats (4 bytes) for either type.
  */
-GRAFT_EXPORT double graft_gla_state_floats(int32_t Hkv, int32_t Dk, int32_t Dv, int32_t block);
+GRAFT_EXPORT double graft_gla_state_floats(int32_t Hkv, int32_t Dk, int32_t Dv, int32_t block, int32_t state_dtype);
 /* o[N,Hq,Dv]; q[N,Hq,Dk]; k, a[N,Hkv,Dk] (a = log decay <= 0); v[N,Hkv,Dv]. */
 GRAFT_EXPORT int32_t graft_gla(float* o, float* state, const float* q, const float* k, const float* v, const float* a,
                                const int32_t* slots, const int32_t* seq_start, const int32_t* start_pos, int32_t S,
                                int32_t N, int32_t Hq, int32_t Hkv, int32_t Dk, int32_t Dv, int32_t block,
-                               uint64_t state_stride, float scale);
+                               int32_t state_dtype, uint64_t state_stride, float scale);
 /* recurrent[Hkv,Dk,Dv] = the state after `position` tokens of one slot. */
 GRAFT_EXPORT int32_t graft_gla_state_read(float* recurrent, const float* slot_state, int32_t Hkv, int32_t Dk,
-                                          int32_t Dv, int32_t block, int32_t position);
-GRAFT_EXPORT double graft_gdn_state_floats(int32_t Hk, int32_t Hv, int32_t Dk, int32_t Dv, int32_t block);
+                                          int32_t Dv, int32_t block, int32_t state_dtype, int32_t position);
+GRAFT_EXPORT double graft_gdn_state_floats(int32_t Hk, int32_t Hv, int32_t Dk, int32_t Dv, int32_t block,
+                                           int32_t state_dtype);
 /* o[N,Hv,Dv]; q, k[N,Hk,Dk] (already normalised); v[N,Hv,Dv]; g (log decay), beta[N,Hv]. */
 GRAFT_EXPORT int32_t graft_gdn(float* o, float* state, const float* q, const float* k, const float* v, const float* g,
                                const float* beta, const int32_t* slots, const int32_t* seq_start,
                                const int32_t* start_pos, int32_t S, int32_t N, int32_t Hk, int32_t Hv, int32_t Dk,
-                               int32_t Dv, int32_t block, uint64_t state_stride, float scale);
+                               int32_t Dv, int32_t block, int32_t state_dtype, uint64_t state_stride, float scale);
 GRAFT_EXPORT int32_t graft_gdn_state_read(float* recurrent, const float* slot_state, int32_t Hk, int32_t Hv, int32_t Dk,
-                                          int32_t Dv, int32_t block, int32_t position);
+                                          int32_t Dv, int32_t block, int32_t state_dtype, int32_t position);
 
 /* ---- linear attention, training form (chunked) ----
  * workspace (graft_*_train_floats) carries what the backward call needs besides its operands: states between chunks

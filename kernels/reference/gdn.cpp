@@ -53,24 +53,31 @@ struct Step {
 };
 
 /// Turns `state` from S_{t-1} into S_t.
-Step advance(std::vector<double>& state, const Inputs& in, const Shape& shape, int64_t t, int64_t j) {
-  const float* k = in.k + shape.key_row(t, j);
+Step advance(std::vector<double>& state, const Inputs& in, const Shape& shape, int64_t t, int64_t j,
+             const Storage& storage = {}) {
+  std::vector<double> k(shape.Dk), u(shape.Dv);
+  for (int64_t c = 0; c < shape.Dk; c++) k[c] = storage.round(in.k[shape.key_row(t, j) + c]);
   const int64_t row = shape.value_row(t, j);
   const double decay = std::exp(static_cast<double>(in.g[row]));
   for (double& element : state) element *= decay;
-  Step step{state, read(state, k, shape)};
-  for (int64_t i = 0; i < shape.Dv; i++) step.w[i] = in.v[row * shape.Dv + i] - step.w[i];
-  add_outer(state, in.beta[row], k, step.w.data(), shape);
+  Step step{state, read(state, k.data(), shape)};
+  for (int64_t i = 0; i < shape.Dv; i++) {
+    step.w[i] = in.v[row * shape.Dv + i] - step.w[i];
+    u[i] = storage.round(in.beta[row] * step.w[i]);
+  }
+  add_outer(state, 1, k.data(), u.data(), shape);
   return step;
 }
 
+/// Tokens first..last-1 of value head j, the first one at `position`.
 void run(float* o, std::vector<double>& state, const Inputs& in, const Shape& shape, int64_t j, int64_t first,
-         int64_t last) {
+         int64_t last, int64_t position = 0, const Storage& storage = {}) {
   for (int64_t t = first; t < last; t++) {
-    advance(state, in, shape, t, j);
+    advance(state, in, shape, t, j, storage);
     const auto y = read(state, in.q + shape.key_row(t, j), shape);
     for (int64_t i = 0; i < shape.Dv; i++)
       o[shape.value_row(t, j) * shape.Dv + i] = static_cast<float>(shape.scale * y[i]);
+    storage.settle(state, position + t - first);
   }
 }
 
@@ -137,19 +144,19 @@ void backward(Gradients& grad, std::vector<double>& G, const float* d_o, const I
 
 using namespace graft;
 
-extern "C" double graft_gdn_state_floats(int32_t, int32_t Hv, int32_t Dk, int32_t Dv, int32_t) {
+extern "C" double graft_gdn_state_floats(int32_t, int32_t Hv, int32_t Dk, int32_t Dv, int32_t, int32_t) {
   return slot_floats(static_cast<int64_t>(Hv) * Dk * Dv);
 }
 
 extern "C" int32_t graft_gdn(float* o, float* state, const float* q, const float* k, const float* v, const float* g,
                              const float* beta, const int32_t* slots, const int32_t* seq_start,
                              const int32_t* start_pos, int32_t S, int32_t N, int32_t Hk, int32_t Hv, int32_t Dk,
-                             int32_t Dv, int32_t block, uint64_t state_stride, float scale) {
+                             int32_t Dv, int32_t block, int32_t state_dtype, uint64_t state_stride, float scale) {
   const Inputs in{q, k, v, g, beta};
   GRAFT_TRY(check("gdn", in, seq_start, S, N, Hk, Hv, Dk, Dv));
-  GRAFT_TRY(check_block("gdn", block));
-  GRAFT_TRY(check_slots("gdn", state, state_stride, graft_gdn_state_floats(Hk, Hv, Dk, Dv, block), slots, seq_start,
-                        start_pos, S));
+  GRAFT_TRY(check_block("gdn", block, state_dtype));
+  GRAFT_TRY(check_slots("gdn", state, state_stride, graft_gdn_state_floats(Hk, Hv, Dk, Dv, block, state_dtype), slots,
+                        seq_start, start_pos, S));
   const Shape shape{Hk, Hv, Dk, Dv, scale};
   for (int32_t s = 0; s < S; s++) {
     const int32_t first = seq_start[s], last = seq_start[s + 1];
@@ -157,7 +164,7 @@ extern "C" int32_t graft_gdn(float* o, float* state, const float* q, const float
     float* slot = state + static_cast<uint64_t>(slots[s]) * state_stride;
     for (int32_t j = 0; j < Hv; j++) {
       auto head = load_state(slot, j * shape.state(), shape.state(), start_pos[s]);
-      run(o, head, in, shape, j, first, last);
+      run(o, head, in, shape, j, first, last, start_pos[s], {state_dtype, block});
       store_state(slot, j * shape.state(), head);
     }
     set_slot_position(slot, start_pos[s] + last - first);
@@ -166,9 +173,9 @@ extern "C" int32_t graft_gdn(float* o, float* state, const float* q, const float
 }
 
 extern "C" int32_t graft_gdn_state_read(float* recurrent, const float* slot_state, int32_t Hk, int32_t Hv, int32_t Dk,
-                                        int32_t Dv, int32_t block, int32_t position) {
+                                        int32_t Dv, int32_t block, int32_t state_dtype, int32_t position) {
   GRAFT_TRY(check_heads("gdn_state_read", "Hv", Hv, "Hk", Hk, Dk, Dv));
-  GRAFT_TRY(check_block("gdn_state_read", block));
+  GRAFT_TRY(check_block("gdn_state_read", block, state_dtype));
   return read_state("gdn_state_read", recurrent, slot_state, static_cast<int64_t>(Hv) * Dk * Dv, position);
 }
 

@@ -17,12 +17,13 @@ struct Shape {
   int64_t state() const { return Dk * Dv; }
 };
 
-void advance(std::vector<double>& state, const float* k, const float* v, const float* a, const Shape& shape) {
+void advance(std::vector<double>& state, const float* k, const float* v, const float* a, const Shape& shape,
+             const Storage& storage = {}) {
   for (int64_t c = 0; c < shape.Dk; c++) {
     const double alpha = std::exp(static_cast<double>(a[c]));
     for (int64_t j = 0; j < shape.Dv; j++) {
       double& element = state[c * shape.Dv + j];
-      element = alpha * element + static_cast<double>(k[c]) * v[j];
+      element = alpha * element + static_cast<double>(k[c]) * storage.round(v[j]);
     }
   }
 }
@@ -39,16 +40,17 @@ struct Inputs {
   const float *q, *k, *v, *a;
 };
 
-/// Tokens first..last-1 of head h.
+/// Tokens first..last-1 of head h, the first one at `position`.
 void run(float* o, std::vector<double>& state, const Inputs& in, const Shape& shape, int64_t h, int64_t first,
-         int64_t last) {
+         int64_t last, int64_t position = 0, const Storage& storage = {}) {
   for (int64_t t = first; t < last; t++) {
     const int64_t row = t * shape.Hkv + h;
-    advance(state, in.k + row * shape.Dk, in.v + row * shape.Dv, in.a + row * shape.Dk, shape);
+    advance(state, in.k + row * shape.Dk, in.v + row * shape.Dv, in.a + row * shape.Dk, shape, storage);
     for (int64_t g = 0; g < shape.group(); g++) {
       const int64_t query = t * shape.Hq + h * shape.group() + g;
       read_out(o + query * shape.Dv, state, in.q + query * shape.Dk, shape);
     }
+    storage.settle(state, position + t - first);
   }
 }
 
@@ -117,19 +119,19 @@ void backward(const Gradients& grad, std::vector<double>& G, const float* d_o, c
 
 using namespace graft;
 
-extern "C" double graft_gla_state_floats(int32_t Hkv, int32_t Dk, int32_t Dv, int32_t) {
+extern "C" double graft_gla_state_floats(int32_t Hkv, int32_t Dk, int32_t Dv, int32_t, int32_t) {
   return slot_floats(static_cast<int64_t>(Hkv) * Dk * Dv);
 }
 
 extern "C" int32_t graft_gla(float* o, float* state, const float* q, const float* k, const float* v, const float* a,
                              const int32_t* slots, const int32_t* seq_start, const int32_t* start_pos, int32_t S,
                              int32_t N, int32_t Hq, int32_t Hkv, int32_t Dk, int32_t Dv, int32_t block,
-                             uint64_t state_stride, float scale) {
+                             int32_t state_dtype, uint64_t state_stride, float scale) {
   const Inputs in{q, k, v, a};
   GRAFT_TRY(check("gla", in, seq_start, S, N, Hq, Hkv, Dk, Dv));
-  GRAFT_TRY(check_block("gla", block));
-  GRAFT_TRY(check_slots("gla", state, state_stride, graft_gla_state_floats(Hkv, Dk, Dv, block), slots, seq_start,
-                        start_pos, S));
+  GRAFT_TRY(check_block("gla", block, state_dtype));
+  GRAFT_TRY(check_slots("gla", state, state_stride, graft_gla_state_floats(Hkv, Dk, Dv, block, state_dtype), slots,
+                        seq_start, start_pos, S));
   const Shape shape{Hq, Hkv, Dk, Dv, scale};
   for (int32_t s = 0; s < S; s++) {
     const int32_t first = seq_start[s], last = seq_start[s + 1];
@@ -137,7 +139,7 @@ extern "C" int32_t graft_gla(float* o, float* state, const float* q, const float
     float* slot = state + static_cast<uint64_t>(slots[s]) * state_stride;
     for (int32_t h = 0; h < Hkv; h++) {
       auto head = load_state(slot, h * shape.state(), shape.state(), start_pos[s]);
-      run(o, head, in, shape, h, first, last);
+      run(o, head, in, shape, h, first, last, start_pos[s], {state_dtype, block});
       store_state(slot, h * shape.state(), head);
     }
     set_slot_position(slot, start_pos[s] + last - first);
@@ -146,9 +148,9 @@ extern "C" int32_t graft_gla(float* o, float* state, const float* q, const float
 }
 
 extern "C" int32_t graft_gla_state_read(float* recurrent, const float* slot_state, int32_t Hkv, int32_t Dk, int32_t Dv,
-                                        int32_t block, int32_t position) {
+                                        int32_t block, int32_t state_dtype, int32_t position) {
   GRAFT_TRY(check_heads("gla_state_read", "Hkv", Hkv, "Hkv", Hkv, Dk, Dv));
-  GRAFT_TRY(check_block("gla_state_read", block));
+  GRAFT_TRY(check_block("gla_state_read", block, state_dtype));
   return read_state("gla_state_read", recurrent, slot_state, static_cast<int64_t>(Hkv) * Dk * Dv, position);
 }
 

@@ -63,7 +63,11 @@ export class FullAttention implements TokenMixer {
 
   stateSpec(): StateSpec {
     const floats = 2 * this.sizes.numKvHeads * this.sizes.headDim;
-    return { kvBytesPerToken: { f32: 4 * floats, bf16: 2 * floats }, recurrentFloats: 0, convFloats: 0 };
+    return {
+      kvBytesPerToken: { f32: 4 * floats, bf16: 2 * floats },
+      recurrentFloats: { f32: 0, bf16: 0 },
+      convFloats: 0,
+    };
   }
 
   weightBytes(): number {

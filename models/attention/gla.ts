@@ -1,6 +1,6 @@
 // Gated linear attention, serving form (layers.md section 2). Query heads of a group read one shared state.
 //   a = logsigmoid(W1 W0 x + b) / 16;  S = diag(eᵃ) S + k vᵀ;  o = Dk^-1/2 Sᵀ q
-import type { LinearSizes, Ops } from "../../src/ops/ops.ts";
+import type { LinearSizes, Ops, StateDtype } from "../../src/ops/ops.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";
 import type { Linear } from "../linear.ts";
 import type { WeightLoader } from "../weights.ts";
@@ -48,9 +48,13 @@ export class GlaAttention implements TokenMixer {
   stateSpec(): StateSpec {
     return {
       kvBytesPerToken: { f32: 0, bf16: 0 },
-      recurrentFloats: this.#ops.glaStateFloats(this.sizes, this.shape.block),
+      recurrentFloats: { f32: this.#stateFloats("f32"), bf16: this.#stateFloats("bf16") },
       convFloats: convStateFloats(this.shape),
     };
+  }
+
+  #stateFloats(dtype: StateDtype): number {
+    return this.#ops.glaStateFloats(this.sizes, this.shape.block, dtype);
   }
 
   weightBytes(): number {

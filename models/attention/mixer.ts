@@ -1,6 +1,6 @@
 // What every token mixer is: its shape, the ragged batch it sees, the serving form and the training form.
 // Knows neither the engine that fills a batch nor the backbone around the layer.
-import type { Ops, PagedKv } from "../../src/ops/ops.ts";
+import type { Ops, PagedKv, StateDtype } from "../../src/ops/ops.ts";
 import type { Arena } from "../../src/tensor/arena.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";
 import type { ParameterSet } from "../parameters.ts";
@@ -60,6 +60,8 @@ export interface StateBatch {
   readonly convStride: number;
   /** i32[S] */
   readonly slots: Tensor;
+  /** Of the recurrent states; windows of convolutions are float32. */
+  readonly dtype: StateDtype;
 }
 
 /** A ragged set of sequences as one layer's mixer sees it. */
@@ -82,7 +84,8 @@ export interface MixerBatch {
 export interface StateSpec {
   /** Bytes of k and v of one token, by cache dtype; 0 for linear layers. */
   readonly kvBytesPerToken: { readonly f32: number; readonly bf16: number };
-  readonly recurrentFloats: number;
+  /** Floats (4 bytes) of a slot, by the type that states are kept in. */
+  readonly recurrentFloats: Readonly<Record<StateDtype, number>>;
   readonly convFloats: number;
 }
 

@@ -1,6 +1,6 @@
 // How a linear layer finds its recurrent and convolution state in a batch.
 import { KernelError } from "../../src/errors.ts";
-import type { StateSlots } from "../../src/ops/ops.ts";
+import type { RecurrentSlots, StateSlots } from "../../src/ops/ops.ts";
 import { numel, view } from "../../src/tensor/tensor.ts";
 import type { MixerBatch, StateBatch } from "./mixer.ts";
 
@@ -10,9 +10,9 @@ function stateOf(batch: MixerBatch): StateBatch {
 }
 
 /** The recurrent state of every sequence. */
-export function recurrentSlots(batch: MixerBatch): StateSlots {
-  const { recurrent, recurrentStride, slots } = stateOf(batch);
-  return { state: recurrent, stride: recurrentStride, slots };
+export function recurrentSlots(batch: MixerBatch): RecurrentSlots {
+  const { recurrent, recurrentStride, slots, dtype } = stateOf(batch);
+  return { state: recurrent, stride: recurrentStride, slots, dtype };
 }
 
 /** The convolution state that begins `offset` floats into every sequence's region. */

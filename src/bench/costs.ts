@@ -7,6 +7,7 @@ import { modelTensors } from "../../models/load.ts";
 import type { LoadedModel } from "../../models/model.ts";
 import type { ParameterSpec } from "../../models/parameters.ts";
 import { familyOf } from "../../models/parse_config.ts";
+import type { StateDtype } from "../ops/ops.ts";
 
 /** One layer's token mixer as loaded; `shape` is null for full attention. */
 export interface LayerMixer {
@@ -29,8 +30,14 @@ export interface ModelCosts {
   prefillFlops(numSequences: number, T: number): number;
 }
 
+/** Types of what a sequence keeps. */
+export interface CacheTypes {
+  readonly kvDtype: "f32" | "bf16";
+  readonly stateDtype: StateDtype;
+}
+
 /** @param mixers one per layer, the model's own or a pool's */
-export function costsOf(model: LoadedModel, mixers: readonly LayerMixer[], kvDtype: "f32" | "bf16"): ModelCosts {
+export function costsOf(model: LoadedModel, mixers: readonly LayerMixer[], types: CacheTypes): ModelCosts {
   const { config, backbone } = model;
   const own = config.linearLayers.map((linear, i) => (linear ? null : backbone.fullAttention(i)));
   const aroundMixers = backbone.weightBytes() - sum(own.map((mixer) => mixer?.weightBytes() ?? 0));
@@ -45,8 +52,8 @@ export function costsOf(model: LoadedModel, mixers: readonly LayerMixer[], kvDty
     numParams: paramsOf(config, mixers),
     weightBytes,
     readBytes: weightBytes - (config.tieWordEmbeddings ? 0 : embeddingBytes(config, weightBytes)),
-    kvBytesPerToken: sum(specs.map((spec) => spec.kvBytesPerToken[kvDtype])),
-    stateBytes: 4 * sum(specs.map((spec) => spec.recurrentFloats + spec.convFloats)),
+    kvBytesPerToken: sum(specs.map((spec) => spec.kvBytesPerToken[types.kvDtype])),
+    stateBytes: 4 * sum(specs.map((spec) => spec.recurrentFloats[types.stateDtype] + spec.convFloats)),
     prefillFlops: (numSequences, T) => numSequences * (T * perToken + attention(T) + headFlops),
   };
 }

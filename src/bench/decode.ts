@@ -3,12 +3,13 @@
 // given: random weights repeat their tokens, so tokens alone would show little. Prints nothing.
 import type { Engine } from "../engine/engine.ts";
 import { KernelError } from "../errors.ts";
+import type { CacheTypes } from "./costs.ts";
 import { peakMemoryBytes, resetPeakMemory, type StreamingRead } from "./machine.ts";
 import { randomPrompts } from "./prompts.ts";
 import { percentile, type Spread, spreadOf } from "./statistics.ts";
 import { type EngineSizes, type Mask, maskCosts, type Subject, withEngine } from "./subject.ts";
 
-export interface DecodeCase {
+export interface DecodeCase extends CacheTypes {
   readonly mask: Mask;
   /** Tokens of each prompt. */
   readonly context: number;
@@ -19,7 +20,6 @@ export interface DecodeCase {
   /** Repeats follow one another: repeat r begins `r * tokens` tokens later in the same sequences. */
   readonly repeats: number;
   readonly chunk: number;
-  readonly kvDtype: "f32" | "bf16";
 }
 
 export interface DecodeFigure {
@@ -49,8 +49,8 @@ const CHECK_TOKENS = 8192;
  * @throws KernelError if a token is not the one that a forward pass finds; RequestError, CapacityError as withEngine()
  */
 export function measureDecode(subject: Subject, one: DecodeCase, read: StreamingRead): DecodeFigure {
-  const { mask, context, batch, tokens, repeats, kvDtype } = one;
-  const costs = maskCosts(subject, mask, kvDtype);
+  const { mask, context, batch, tokens, repeats } = one;
+  const costs = maskCosts(subject, mask, one);
   resetPeakMemory();
   return withEngine(subject, mask, decodeSizes(one), (engine) => {
     const prompts = randomPrompts(subject.model.config.vocabSize, batch, context);
@@ -91,10 +91,11 @@ export function measureDecode(subject: Subject, one: DecodeCase, read: Streaming
 }
 
 /** What the engine must hold: while the last prompts are computed, the first sequences decode already. */
-export function decodeSizes({ context, batch, tokens, repeats, chunk, kvDtype }: DecodeCase): EngineSizes {
+export function decodeSizes({ context, batch, tokens, repeats, chunk, ...types }: DecodeCase): EngineSizes {
+  const { kvDtype, stateDtype } = types;
   const rowsForPrompts = Math.max(1, Math.max(chunk, batch) - batch);
   const lead = batch === 1 ? 0 : Math.ceil((batch * context) / rowsForPrompts) + batch;
-  return { batch, maxTokens: context + lead + WARM_UP_STEPS + repeats * tokens + 1, chunk, kvDtype };
+  return { batch, maxTokens: context + lead + WARM_UP_STEPS + repeats * tokens + 1, chunk, kvDtype, stateDtype };
 }
 
 /** What one sequence has drawn. */

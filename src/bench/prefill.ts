@@ -2,19 +2,19 @@
 // out of another cut of the same prompt into chunks bit for bit before any figure is given. Prints nothing.
 import type { Engine } from "../engine/engine.ts";
 import { KernelError } from "../errors.ts";
+import type { CacheTypes } from "./costs.ts";
 import { peakFlops, peakMemoryBytes, resetPeakMemory } from "./machine.ts";
 import { randomPrompts } from "./prompts.ts";
 import { type Spread, spreadOf } from "./statistics.ts";
 import { type EngineSizes, type Mask, maskCosts, type Subject, type WeightType, withEngine } from "./subject.ts";
 
-export interface PrefillCase {
+export interface PrefillCase extends CacheTypes {
   readonly mask: Mask;
   /** Tokens of each prompt. */
   readonly context: number;
   readonly batch: number;
   readonly repeats: number;
   readonly chunk: number;
-  readonly kvDtype: "f32" | "bf16";
   /** What the linear weights are held as: decides whose unit's peak is the limit. */
   readonly weightType: WeightType;
 }
@@ -48,7 +48,7 @@ interface FirstToken {
 export function measurePrefill(subject: Subject, one: PrefillCase): PrefillFigure {
   const { mask, context, batch, repeats, weightType } = one;
   const { ops, model } = subject;
-  const flops = maskCosts(subject, mask, one.kvDtype).prefillFlops(batch, context);
+  const flops = maskCosts(subject, mask, one).prefillFlops(batch, context);
   resetPeakMemory();
   return withEngine(subject, mask, prefillSizes(one), (engine) => {
     const prompts = randomPrompts(model.config.vocabSize, batch, context);
@@ -70,8 +70,8 @@ export function measurePrefill(subject: Subject, one: PrefillCase): PrefillFigur
 }
 
 /** One sequence more than the batch holds the rows that shift the chunks. */
-export function prefillSizes({ context, batch, chunk, kvDtype }: PrefillCase): EngineSizes {
-  return { batch: batch + 1, maxTokens: Math.max(context, SHIFT) + 1, chunk, kvDtype };
+export function prefillSizes({ context, batch, chunk, kvDtype, stateDtype }: PrefillCase): EngineSizes {
+  return { batch: batch + 1, maxTokens: Math.max(context, SHIFT) + 1, chunk, kvDtype, stateDtype };
 }
 
 function firstTokens(engine: Engine, hybrid: string, prompts: readonly Int32Array[]): FirstToken[] {

@@ -1,6 +1,6 @@
 // The model under measurement: backbone, counterparts, and an engine whose memory is sized for one measurement at a time.
 // Refuses what does not fit before it allocates.
-import type { Variant } from "../../models/attention/mixer.ts";
+import type { TokenMixer, Variant } from "../../models/attention/mixer.ts";
 import type { ModelConfig } from "../../models/config.ts";
 import { loadModel } from "../../models/load.ts";
 import type { LinearPool, LoadedModel } from "../../models/model.ts";
@@ -10,8 +10,8 @@ import type { Engine } from "../engine/engine.ts";
 import { slotShape } from "../engine/hybrid.ts";
 import { BASE_HYBRID } from "../engine/types.ts";
 import { CapacityError, RequestError } from "../errors.ts";
-import type { Ops } from "../ops/ops.ts";
-import { configParams, costsOf, type LayerMixer, type ModelCosts } from "./costs.ts";
+import type { Ops, StateDtype } from "../ops/ops.ts";
+import { type CacheTypes, configParams, costsOf, type LayerMixer, type ModelCosts } from "./costs.ts";
 import { availableBytes } from "./machine.ts";
 
 export type WeightType = "f32" | "bf16";
@@ -31,13 +31,12 @@ export interface Subject {
 }
 
 /** One measurement's place in memory. */
-export interface EngineSizes {
+export interface EngineSizes extends CacheTypes {
   readonly batch: number;
   /** Most tokens of one sequence, prompt and answer. */
   readonly maxTokens: number;
   /** Token rows of one step. */
   readonly chunk: number;
-  readonly kvDtype: "f32" | "bf16";
 }
 
 const PAGE_SIZE = 32;
@@ -99,8 +98,8 @@ export function mixersOf({ model, pools }: Subject, mask: Mask): LayerMixer[] {
 }
 
 /** What a mask costs under these settings. */
-export function maskCosts(subject: Subject, mask: Mask, kvDtype: "f32" | "bf16"): ModelCosts {
-  return costsOf(subject.model, mixersOf(subject, mask), kvDtype);
+export function maskCosts(subject: Subject, mask: Mask, types: CacheTypes): ModelCosts {
+  return costsOf(subject.model, mixersOf(subject, mask), types);
 }
 
 /**
@@ -109,7 +108,7 @@ export function maskCosts(subject: Subject, mask: Mask, kvDtype: "f32" | "bf16")
  */
 export function withEngine<T>(subject: Subject, mask: Mask, sizes: EngineSizes, use: (engine: Engine) => T): T {
   const { ops, model, pools } = subject;
-  const { batch, maxTokens, chunk, kvDtype } = sizes;
+  const { batch, maxTokens, chunk, kvDtype, stateDtype } = sizes;
   const longest = model.config.maxPositions;
   if (maxTokens > longest) {
     throw new RequestError(
@@ -117,9 +116,9 @@ export function withEngine<T>(subject: Subject, mask: Mask, sizes: EngineSizes, 
       `Cannot measure ${maxTokens} tokens of context: "${subject.name}" has positions for ${longest}`,
     );
   }
-  const kvBytesPerToken = maskCosts(subject, mask, kvDtype).kvBytesPerToken;
-  const slots = mixersOf(subject, mask).flatMap(({ mixer, shape }) => (shape ? [4 * slotShape(mixer).floats] : []));
-  const stateBytes = (batch + 1) * slots.reduce((a, b) => a + b, 0);
+  const kvBytesPerToken = maskCosts(subject, mask, sizes).kvBytesPerToken;
+  const linear = mixersOf(subject, mask).flatMap(({ mixer, shape }) => (shape ? [mixer] : []));
+  const stateBytes = (batch + 1) * slotBytes(linear, stateDtype);
   requireMemory(subject.name, sizes, kvBytesPerToken, stateBytes);
   const kvBytes = kvBytesPerToken * batch * roundUp(maxTokens);
   const engine = createEngine(ops, model, {
@@ -129,7 +128,9 @@ export function withEngine<T>(subject: Subject, mask: Mask, sizes: EngineSizes, 
     maxContext: maxTokens,
     pageSize: PAGE_SIZE,
     kvDtype,
-    stateBytes: stateBytes + ownStateBytes(model),
+    stateDtype,
+    // The checkpoint's own layers are always a hybrid of the engine, so one sequence of them must fit as well.
+    stateBytes: stateBytes + slotBytes(model.mixers, stateDtype),
     kvBytes: Math.max(kvBytes, baseKvBytes(model, kvDtype)),
   });
   try {
@@ -141,9 +142,9 @@ export function withEngine<T>(subject: Subject, mask: Mask, sizes: EngineSizes, 
   }
 }
 
-/** The checkpoint's own layers are always a hybrid of the engine, so one sequence of them must fit as well. */
-function ownStateBytes(model: LoadedModel): number {
-  return model.mixers.reduce((bytes, mixer) => bytes + (mixer ? 4 * slotShape(mixer).floats : 0), 0);
+/** States of one sequence in these layers. */
+function slotBytes(mixers: readonly (TokenMixer | null)[], dtype: StateDtype): number {
+  return mixers.reduce((bytes, mixer) => bytes + (mixer ? 4 * slotShape(mixer, dtype).floats : 0), 0);
 }
 
 /** One page of every full-attention layer: the least that an engine takes. */

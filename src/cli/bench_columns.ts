@@ -22,6 +22,7 @@ export const caseColumns: readonly BenchColumn<CaseRow>[] = [
   { title: "threads", align: "right", cell: (row) => String(row.threads) },
   { title: "weights", cell: (row) => row.weightType },
   { title: "kv", cell: (row) => row.kvDtype },
+  { title: "state", cell: (row) => row.stateDtype },
   { title: "hybrid", cell: (row) => row.hybrid },
   { title: "batch", align: "right", cell: (row) => String(row.batch) },
   { title: "test", cell: (row) => row.test },

@@ -3,7 +3,7 @@
 import { type DecodeCase, type DecodeFigure, decodeSizes, measureDecode } from "../bench/decode.ts";
 import { StreamingRead } from "../bench/machine.ts";
 import { caseColumns, giga, memoryColumns, percent, rateCell } from "./bench_columns.ts";
-import { type CaseRow, countsIn, MODEL_BENCH_FLAGS, openSubject } from "./bench_models.ts";
+import { type CaseRow, cacheTypes, countsIn, MODEL_BENCH_FLAGS, openSubject } from "./bench_models.ts";
 import { type BenchColumn, formatRows } from "./bench_table.ts";
 import { defineCommand } from "./command.ts";
 
@@ -43,7 +43,7 @@ the same tokens and log-probabilities, bit for bit. Weights come from memory unl
   async ({ flags, positionals }) => {
     const [contexts, batches] = [countsIn("contexts", flags.contexts), countsIn("batch", flags.batch)];
     const { tokens, repeats, chunk } = flags;
-    const common = { tokens, repeats, chunk, kvDtype: flags["kv-dtype"] };
+    const common = { tokens, repeats, chunk, ...cacheTypes(flags) };
     const sizes = { ...common, context: Math.max(...contexts), batch: Math.max(...batches) };
     const longest = decodeSizes({ ...sizes, mask: { name: "", layers: [] } }).maxTokens;
     const { subject, masks, describe } = await openSubject(positionals[0], flags, longest);

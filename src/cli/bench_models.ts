@@ -5,6 +5,7 @@ import { VARIANTS } from "../../models/attention/shape.ts";
 import { loadPool } from "../../models/pool.ts";
 import { createRandomPool } from "../../models/random_model.ts";
 import { shapeConfig, shapeNames } from "../../models/shapes.ts";
+import type { CacheTypes } from "../bench/costs.ts";
 import { createSubject, loadSubject, type Mask, maskCosts, type Subject, type WeightType } from "../bench/subject.ts";
 import { uniformReplacement } from "../bench/uniform.ts";
 import { BASE_HYBRID } from "../engine/types.ts";
@@ -39,6 +40,7 @@ export const MODEL_BENCH_FLAGS = {
     env: false,
   },
   "kv-dtype": { type: "string", choices: ["f32", "bf16"], default: "f32", help: "KV cache", env: false },
+  "state-dtype": { type: "string", choices: ["f32", "bf16"], default: "f32", help: "recurrent states", env: false },
   chunk: { type: "integer", min: 1, max: 65_536, default: 512, help: "token rows of one step", env: false },
   threads: THREADS_FLAG,
   output: {
@@ -55,14 +57,13 @@ export const MODEL_BENCH_FLAGS = {
 export type ModelBenchFlags = Flags<typeof MODEL_BENCH_FLAGS>;
 
 /** What every row says of its case, whatever was measured. */
-export interface CaseRow {
+export interface CaseRow extends CacheTypes {
   readonly model: string;
   readonly weightBytes: number;
   readonly numParams: number;
   readonly backend: string;
   readonly threads: number;
   readonly weightType: WeightType;
-  readonly kvDtype: "f32" | "bf16";
   readonly hybrid: string;
   readonly numLinear: number;
   readonly batch: number;
@@ -80,6 +81,11 @@ export interface OpenedSubject {
   readonly weightType: WeightType;
   /** The columns that do not come out of measuring. */
   describe(mask: Mask, batch: number, test: string, tokens: number): CaseRow;
+}
+
+/** Types of KV cache and states. */
+export function cacheTypes(flags: ModelBenchFlags): CacheTypes {
+  return { kvDtype: flags["kv-dtype"], stateDtype: flags["state-dtype"] };
 }
 
 /** Positive whole numbers with commas between. @throws UsageError */
@@ -190,7 +196,10 @@ function replacements(numLayers: number, counts: readonly number[]): number[] {
 
 /** Linear weights of a checkpoint are all of one type: by their bytes. */
 function weightTypeOf(subject: Subject): WeightType {
-  const { numParams, weightBytes } = maskCosts(subject, baseMask(subject.model.config.numLayers), "f32");
+  const { numParams, weightBytes } = maskCosts(subject, baseMask(subject.model.config.numLayers), {
+    kvDtype: "f32",
+    stateDtype: "f32",
+  });
   return weightBytes / numParams < 3 ? "bf16" : "f32";
 }
 
@@ -198,13 +207,13 @@ function withRows(subject: Subject, masks: readonly Mask[], flags: ModelBenchFla
   const weightType = weightTypeOf(subject);
   const { name: processor, threads } = subject.ops.info() as { name: string; threads: number };
   process.stderr.write(`${processor}, ${subject.ops.isa} kernels, ${threads} threads\n`);
-  const kvDtype = flags["kv-dtype"];
+  const types = cacheTypes(flags);
   return {
     subject,
     masks,
     weightType,
     describe(mask, batch, test, tokens) {
-      const costs = maskCosts(subject, mask, kvDtype);
+      const costs = maskCosts(subject, mask, types);
       return {
         model: subject.name,
         weightBytes: costs.weightBytes,
@@ -212,7 +221,7 @@ function withRows(subject: Subject, masks: readonly Mask[], flags: ModelBenchFla
         backend: `cpu ${subject.ops.isa}`,
         threads,
         weightType,
-        kvDtype,
+        ...types,
         hybrid: mask.name,
         numLinear: mask.layers.filter((variant) => variant !== null).length,
         batch,

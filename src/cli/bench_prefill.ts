@@ -2,7 +2,7 @@
 // src/bench.
 import { measurePrefill, type PrefillCase, type PrefillFigure } from "../bench/prefill.ts";
 import { caseColumns, giga, memoryColumns, percent, rateCell } from "./bench_columns.ts";
-import { type CaseRow, countsIn, MODEL_BENCH_FLAGS, openSubject } from "./bench_models.ts";
+import { type CaseRow, cacheTypes, countsIn, MODEL_BENCH_FLAGS, openSubject } from "./bench_models.ts";
 import { type BenchColumn, formatRows } from "./bench_table.ts";
 import { defineCommand } from "./command.ts";
 
@@ -33,7 +33,7 @@ stands only after the same prompt in other chunks has given the same token and l
   },
   async ({ flags, positionals }) => {
     const [contexts, batches] = [countsIn("contexts", flags.contexts), countsIn("batch", flags.batch)];
-    const common = { repeats: flags.repeats, chunk: flags.chunk, kvDtype: flags["kv-dtype"] };
+    const common = { repeats: flags.repeats, chunk: flags.chunk, ...cacheTypes(flags) };
     const longest = Math.max(...contexts) + 8;
     const { subject, masks, describe, weightType } = await openSubject(positionals[0], flags, longest);
     const rows: PrefillRow[] = [];

@@ -7,6 +7,7 @@ import type { LinearPool, LoadedModel } from "../../models/model.ts";
 import { loadPool } from "../../models/pool.ts";
 import { createEngine } from "../engine/create.ts";
 import type { Engine } from "../engine/engine.ts";
+import type { EngineOptions } from "../engine/types.ts";
 import { RequestError } from "../errors.ts";
 import { taskEncoder } from "../eval/encoder.ts";
 import { type BosPolicy, type PreparedTask, prepareTask } from "../eval/requests.ts";
@@ -29,12 +30,17 @@ export interface OpenedModel {
 }
 
 /** Loads a model and registers it in the store. */
-export async function openModel(store: Store, target: ModelArgument, kernels: LibraryOptions): Promise<OpenedModel> {
+export async function openModel(
+  store: Store,
+  target: ModelArgument,
+  kernels: LibraryOptions,
+  options: EngineOptions = {},
+): Promise<OpenedModel> {
   const ops = await Ops.load(kernels);
   const model = loadModel(ops, target.path);
   registerModel(store, target, { ...model.config, identity: model.identity });
   const tokenizer = Tokenizer.load(target.path);
-  const engine = createEngine(ops, model);
+  const engine = createEngine(ops, model, options);
   const pools = new Map<Variant, LinearPool>();
   return {
     model,

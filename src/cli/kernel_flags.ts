@@ -13,6 +13,14 @@ export const KERNEL_FLAGS = {
   },
 } as const;
 
+/** Flag of every command whose engine serves linear layers. */
+export const STATE_DTYPE_FLAG = {
+  type: "string",
+  choices: ["f32", "bf16"],
+  default: "f32",
+  help: "type of the recurrent states",
+} as const;
+
 /** The same as options of a library: only what was given. */
 export function kernelOptions(given: Flags<typeof KERNEL_FLAGS>): LibraryOptions {
   return {

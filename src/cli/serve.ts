@@ -9,7 +9,7 @@ import { type RunningServer, startServer } from "../server/start.ts";
 import { Store } from "../store/database.ts";
 import { defineCommand } from "./command.ts";
 import { DATA_DIR_FLAG, type Flags, JSON_FLAG, UsageError } from "./config.ts";
-import { KERNEL_FLAGS, kernelOptions, kernelWords } from "./kernel_flags.ts";
+import { KERNEL_FLAGS, kernelOptions, kernelWords, STATE_DTYPE_FLAG } from "./kernel_flags.ts";
 import { type ModelArgument, resolveModel } from "./model_argument.ts";
 import { formatBytes, painter } from "./terminal.ts";
 import { VERSION } from "./version.ts";
@@ -39,6 +39,7 @@ export const ENGINE_FLAGS = {
     help: "part of both that may keep prompts for later requests; 0 = none (default: half)",
   },
   "kv-dtype": { type: "string", choices: ["f32", "bf16"], default: "f32", help: "type of the KV cache" },
+  "state-dtype": STATE_DTYPE_FLAG,
 } as const;
 
 /** Who may use the server, and how much. */
@@ -109,6 +110,7 @@ export function engineOptions(model: ModelArgument, given: Flags<typeof ENGINE_F
     modelDir: model.path,
     ...kernelOptions(given),
     kvDtype: given["kv-dtype"],
+    stateDtype: given["state-dtype"],
     ...(given.dtype === undefined ? {} : { weightDtype: given.dtype }),
     ...(given["max-context"] === undefined ? {} : { maxContext: given["max-context"] }),
     ...(given["kv-memory"] === undefined ? {} : { kvBytes: given["kv-memory"] }),

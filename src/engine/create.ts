@@ -3,7 +3,7 @@ import { totalmem } from "node:os";
 import type { TokenMixer } from "../../models/attention/mixer.ts";
 import type { LoadedModel } from "../../models/model.ts";
 import { RequestError } from "../errors.ts";
-import type { Ops } from "../ops/ops.ts";
+import type { Ops, StateDtype } from "../ops/ops.ts";
 import { Engine } from "./engine.ts";
 import { slotShape } from "./hybrid.ts";
 import { HybridRegistry } from "./hybrid_registry.ts";
@@ -52,7 +52,8 @@ export function createEngine(
   const numFull = own.filter((mixer) => mixer.kind === "full_attention").length;
   const pageBytes = info.pageSize * kvBytesPerToken;
   const numPages = numFull === 0 ? 0 : Math.max(1, Math.floor(kvBytes(options, info, numFull, pageBytes) / pageBytes));
-  const numStateFloats = Math.floor(stateBytes(options, own) / 4);
+  const stateDtype = options.stateDtype ?? "f32";
+  const numStateFloats = Math.floor(stateBytes(options, own, stateDtype) / 4);
   const snapshotTokens = bounded("snapshotTokens", options.snapshotTokens ?? 512, 1, 2 ** 24);
   const sharing = {
     pageBytes,
@@ -64,8 +65,8 @@ export function createEngine(
     ),
     snapshotTokens: Math.ceil(snapshotTokens / info.pageSize) * info.pageSize,
   };
-  const registry = new HybridRegistry(own, model.identity, numStateFloats);
-  const memory = new EngineMemory(ops, { ...info, numPages, kvChannels, kvDtype, numStateFloats });
+  const registry = new HybridRegistry(own, model.identity, { numFloats: numStateFloats, dtype: stateDtype });
+  const memory = new EngineMemory(ops, { ...info, numPages, kvChannels, kvDtype, numStateFloats, stateDtype });
   const runner = new Runner(ops, model.backbone, memory, info.maxBatchTokens);
   runner.tap = hooks.tap ?? null;
   const weightBytes = () => model.backbone.weightBytes() + sum(model.mixers.map((mixer) => mixer?.weightBytes() ?? 0));
@@ -89,10 +90,10 @@ function kvBytes(options: EngineOptions, info: EngineInfo, numFull: number, page
 }
 
 /** Hybrids come later and their needs are unknown, so this is a share of the machine; untouched memory costs nothing. */
-function stateBytes(options: EngineOptions, own: readonly TokenMixer[]): number {
+function stateBytes(options: EngineOptions, own: readonly TokenMixer[], dtype: StateDtype): number {
   if (options.stateBytes !== undefined) return bounded("stateBytes", options.stateBytes, 0, 2 ** 42);
   const linear = own.filter((mixer) => mixer.kind !== "full_attention");
-  const one = 4 * sum(linear.map((mixer) => slotShape(mixer).floats));
+  const one = 4 * sum(linear.map((mixer) => slotShape(mixer, dtype).floats));
   return Math.max(one, Math.min(totalmem() / 16, GIB));
 }
 

@@ -1,6 +1,7 @@
 // A hybrid as the engine runs it: one token mixer per layer, and what a sequence of it needs of the memory pools.
 // Knows no sequence and no batch.
 import type { TokenMixer, Variant } from "../../models/attention/mixer.ts";
+import type { StateDtype } from "../ops/ops.ts";
 import type { HybridInfo } from "./types.ts";
 
 /** State slots begin on cache lines. */
@@ -34,10 +35,10 @@ export interface Hybrid {
   readonly slots: readonly StateSlotShape[];
 }
 
-/** The slot of one linear mixer. */
-export function slotShape(mixer: TokenMixer): StateSlotShape {
+/** The slot of one linear mixer whose recurrent states are of that type. */
+export function slotShape(mixer: TokenMixer, dtype: StateDtype): StateSlotShape {
   const { recurrentFloats, convFloats } = mixer.stateSpec();
-  const convOffset = roundUp(recurrentFloats);
+  const convOffset = roundUp(recurrentFloats[dtype]);
   return { floats: convOffset + roundUp(convFloats), convOffset, convFloats };
 }
 
@@ -47,6 +48,7 @@ export function makeHybrid(
   serial: number,
   layers: readonly (Variant | null)[],
   mixers: readonly TokenMixer[],
+  stateDtype: StateDtype,
 ): Hybrid {
   const kvOrdinal: number[] = [];
   const stateOrdinal: number[] = [];
@@ -56,7 +58,7 @@ export function makeHybrid(
     const full = mixer.kind === "full_attention";
     kvOrdinal.push(full ? numFull++ : -1);
     stateOrdinal.push(full ? -1 : slots.length);
-    if (!full) slots.push(slotShape(mixer));
+    if (!full) slots.push(slotShape(mixer, stateDtype));
   }
   return { name, serial, identity: identityOf(mixers), layers, mixers, numFull, kvOrdinal, stateOrdinal, slots };
 }

@@ -3,6 +3,7 @@
 import type { TokenMixer, Variant } from "../../models/attention/mixer.ts";
 import type { LinearPool } from "../../models/model.ts";
 import { RequestError } from "../errors.ts";
+import type { StateDtype } from "../ops/ops.ts";
 import { type Hybrid, makeHybrid } from "./hybrid.ts";
 import { StatePool } from "./state_pool.ts";
 import { BASE_HYBRID, type HybridSpec, type PoolInfo } from "./types.ts";
@@ -10,11 +11,18 @@ import { BASE_HYBRID, type HybridSpec, type PoolInfo } from "./types.ts";
 const MAX_HYBRIDS = 100_000;
 const MAX_NAME = 256;
 
+/** The memory of recurrent and convolution states. */
+export interface StateMemory {
+  readonly numFloats: number;
+  /** Type of the recurrent states. */
+  readonly dtype: StateDtype;
+}
+
 /** Hybrids by name, pools by id. */
 export class HybridRegistry {
   readonly #own: readonly TokenMixer[];
   readonly #identity: string;
-  readonly #numStateFloats: number;
+  readonly #states: StateMemory;
   readonly #hybrids = new Map<string, Hybrid>();
   readonly #pools = new Map<string, LinearPool>();
   #serial = 0;
@@ -23,13 +31,13 @@ export class HybridRegistry {
   /**
    * @param own the checkpoint's own mixers, one per layer
    * @param identity of the backbone, which pools must name
-   * @param numStateFloats size of the state memory; a hybrid that needs more for one sequence is refused
+   * @param states what a hybrid's sequences may take; one that needs more for a single sequence is refused
    * @throws RequestError where the checkpoint itself needs more
    */
-  constructor(own: readonly TokenMixer[], identity: string, numStateFloats: number) {
+  constructor(own: readonly TokenMixer[], identity: string, states: StateMemory) {
     this.#own = own;
     this.#identity = identity;
-    this.#numStateFloats = numStateFloats;
+    this.#states = states;
     this.#store(
       BASE_HYBRID,
       own.map(() => null),
@@ -101,10 +109,10 @@ export class HybridRegistry {
   }
 
   #store(name: string, layers: readonly (Variant | null)[], mixers: readonly TokenMixer[]): Hybrid {
-    const hybrid = makeHybrid(name, this.#serial++, [...layers], mixers);
-    if (!StatePool.fits(this.#numStateFloats, hybrid.slots)) {
+    const hybrid = makeHybrid(name, this.#serial++, [...layers], mixers, this.#states.dtype);
+    if (!StatePool.fits(this.#states.numFloats, hybrid.slots)) {
       const bytes = hybrid.slots.reduce((sum, slot) => sum + 4 * slot.floats, 0);
-      refuse(`one sequence needs ${bytes} bytes of state, the engine has ${4 * this.#numStateFloats}`);
+      refuse(`one sequence needs ${bytes} bytes of state, the engine has ${4 * this.#states.numFloats}`);
     }
     this.#hybrids.set(name, hybrid);
     return hybrid;

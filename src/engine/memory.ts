@@ -2,7 +2,7 @@
 // allocated at the start. Knows which places a sequence holds, not why.
 import type { KvBatch, StateBatch } from "../../models/attention/mixer.ts";
 import { Staging } from "../ops/device.ts";
-import type { Ops } from "../ops/ops.ts";
+import type { Ops, StateDtype } from "../ops/ops.ts";
 import { rows, type Tensor, view } from "../tensor/tensor.ts";
 import type { Copy } from "./batch.ts";
 import type { StateSlotShape } from "./hybrid.ts";
@@ -16,6 +16,7 @@ export interface MemorySizes {
   readonly kvChannels: number;
   readonly kvDtype: "f32" | "bf16";
   readonly numStateFloats: number;
+  readonly stateDtype: StateDtype;
   readonly maxSequences: number;
   readonly numLayers: number;
   readonly maxContext: number;
@@ -72,7 +73,8 @@ export class EngineMemory {
     const { floats, convOffset, convFloats } = shape;
     const rest = this.#sizes.numStateFloats - convOffset;
     const conv = convFloats > 0 ? view(this.#states, convOffset, [rest]) : null;
-    return { recurrent: this.#states, recurrentStride: floats, conv, convStride: floats, slots };
+    const dtype = this.#sizes.stateDtype;
+    return { recurrent: this.#states, recurrentStride: floats, conv, convStride: floats, slots, dtype };
   }
 
   copy(copy: Copy): void {

@@ -215,6 +215,11 @@ export interface EngineOptions {
   pageSize?: number;
   /** default f32 */
   kvDtype?: "f32" | "bf16";
+  /**
+   * Type in which recurrent states are kept between tokens (default f32). bf16 takes little more than half the memory
+   * and the traffic of a decode step; arithmetic is float32 either way, and every path gives the same bits.
+   */
+  stateDtype?: "f32" | "bf16";
   /** Bytes of computed prefixes kept for later requests, within the two budgets above (default: half of both; 0 = none). */
   prefixCacheBytes?: number;
   /** Recurrent states are kept every so many tokens, rounded up to whole pages (default 512), and where prompts end. */

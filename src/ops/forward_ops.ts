@@ -39,6 +39,21 @@ export interface StateSlots {
   readonly slots: Tensor;
 }
 
+/** Type in which recurrent states are kept between tokens; all arithmetic is float32. */
+export type StateDtype = "f32" | "bf16";
+
+/** Slots of recurrent states; their stride counts floats (4 bytes) for either type. */
+export interface RecurrentSlots extends StateSlots {
+  readonly dtype: StateDtype;
+}
+
+/** One slot of recurrent state, to be read. */
+export interface RecurrentSlot {
+  readonly state: Tensor;
+  readonly block: number;
+  readonly dtype: StateDtype;
+}
+
 /** Every forward op. */
 export class ForwardOps extends DenseOps {
   // ---- softmax attention over a paged cache ----
@@ -163,8 +178,9 @@ export class ForwardOps extends DenseOps {
   // ---- linear attention, serving form ----
 
   /** Floats of one gla state slot. */
-  glaStateFloats(sizes: LinearSizes, block: number): number {
-    return this.symbols.graft_gla_state_floats(sizes.numKeyHeads, sizes.keyDim, sizes.valueDim, block);
+  glaStateFloats(sizes: LinearSizes, block: number, dtype: StateDtype): number {
+    const { numKeyHeads: H, keyDim: Dk, valueDim: Dv } = sizes;
+    return this.symbols.graft_gla_state_floats(H, Dk, Dv, block, dtypeCode(dtype));
   }
 
   /** o [N, Hq, Dv] from q [N, Hq, Dk], k and log decay a [N, Hkv, Dk], v [N, Hkv, Dv]; advances the state slots. */
@@ -176,7 +192,7 @@ export class ForwardOps extends DenseOps {
     a: Tensor,
     seqStart: Tensor,
     startPos: Tensor,
-    state: StateSlots,
+    state: RecurrentSlots,
     sizes: LinearSizes,
     block: number,
   ): void {
@@ -207,6 +223,7 @@ export class ForwardOps extends DenseOps {
       Dk,
       Dv,
       block,
+      dtypeCode(state.dtype),
       state.stride,
       1 / Math.sqrt(Dk),
     );
@@ -214,18 +231,20 @@ export class ForwardOps extends DenseOps {
   }
 
   /** recurrent [Hkv, Dk, Dv] = the state after `position` tokens of one slot. */
-  glaStateRead(recurrent: Tensor, slot: Tensor, sizes: LinearSizes, block: number, position: number): void {
+  glaStateRead(recurrent: Tensor, slot: RecurrentSlot, sizes: LinearSizes, position: number): void {
     const { numKeyHeads: H, keyDim: Dk, valueDim: Dv } = sizes;
+    const { state, block, dtype } = slot;
     expectCount("glaStateRead", "recurrent", recurrent, H * Dk * Dv);
-    expectAtLeast("glaStateRead", "slot", slot, this.glaStateFloats(sizes, block));
-    const status = this.symbols.graft_gla_state_read(at(recurrent), at(slot), H, Dk, Dv, block, position);
+    expectAtLeast("glaStateRead", "slot", state, this.glaStateFloats(sizes, block, dtype));
+    const code = dtypeCode(dtype);
+    const status = this.symbols.graft_gla_state_read(at(recurrent), at(state), H, Dk, Dv, block, code, position);
     this.check("glaStateRead", status);
   }
 
   /** Floats of one gdn state slot. */
-  gdnStateFloats(sizes: LinearSizes, block: number): number {
+  gdnStateFloats(sizes: LinearSizes, block: number, dtype: StateDtype): number {
     const { numKeyHeads: Hk, numValueHeads: Hv, keyDim: Dk, valueDim: Dv } = sizes;
-    return this.symbols.graft_gdn_state_floats(Hk, Hv, Dk, Dv, block);
+    return this.symbols.graft_gdn_state_floats(Hk, Hv, Dk, Dv, block, dtypeCode(dtype));
   }
 
   /** o [N, Hv, Dv] from normalised q, k [N, Hk, Dk], v [N, Hv, Dv], log decay g and beta [N, Hv]; advances the slots. */
@@ -238,7 +257,7 @@ export class ForwardOps extends DenseOps {
     beta: Tensor,
     seqStart: Tensor,
     startPos: Tensor,
-    state: StateSlots,
+    state: RecurrentSlots,
     sizes: LinearSizes,
     block: number,
   ): void {
@@ -271,6 +290,7 @@ export class ForwardOps extends DenseOps {
       Dk,
       Dv,
       block,
+      dtypeCode(state.dtype),
       state.stride,
       1 / Math.sqrt(Dk),
     );
@@ -278,11 +298,13 @@ export class ForwardOps extends DenseOps {
   }
 
   /** recurrent [Hv, Dk, Dv] = the state after `position` tokens of one slot. */
-  gdnStateRead(recurrent: Tensor, slot: Tensor, sizes: LinearSizes, block: number, position: number): void {
+  gdnStateRead(recurrent: Tensor, slot: RecurrentSlot, sizes: LinearSizes, position: number): void {
     const { numKeyHeads: Hk, numValueHeads: Hv, keyDim: Dk, valueDim: Dv } = sizes;
+    const { state, block, dtype } = slot;
     expectCount("gdnStateRead", "recurrent", recurrent, Hv * Dk * Dv);
-    expectAtLeast("gdnStateRead", "slot", slot, this.gdnStateFloats(sizes, block));
-    const status = this.symbols.graft_gdn_state_read(at(recurrent), at(slot), Hk, Hv, Dk, Dv, block, position);
+    expectAtLeast("gdnStateRead", "slot", state, this.gdnStateFloats(sizes, block, dtype));
+    const code = dtypeCode(dtype);
+    const status = this.symbols.graft_gdn_state_read(at(recurrent), at(state), Hk, Hv, Dk, Dv, block, code, position);
     this.check("gdnStateRead", status);
   }
 

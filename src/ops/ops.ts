@@ -7,7 +7,15 @@ import type { LibraryOptions } from "./library.ts";
 import { TrainingOps } from "./training_ops.ts";
 
 export type { PackedLinear } from "./dense_ops.ts";
-export type { AttentionSizes, LinearSizes, PagedKv, StateSlots } from "./forward_ops.ts";
+export type {
+  AttentionSizes,
+  LinearSizes,
+  PagedKv,
+  RecurrentSlot,
+  RecurrentSlots,
+  StateDtype,
+  StateSlots,
+} from "./forward_ops.ts";
 export type { AdamwStep } from "./training_ops.ts";
 
 /** Every op of graft.h under its own name in camelCase. */

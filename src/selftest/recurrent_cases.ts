@@ -1,7 +1,6 @@
 // Self-test cases of the short and dynamic convolutions and of gated linear attention and the gated delta rule, in their
 // serving and training forms.
-import type { LinearSizes } from "../ops/ops.ts";
-import type { Tensor } from "../tensor/tensor.ts";
+import type { LinearSizes, StateDtype } from "../ops/ops.ts";
 import { LIMITS, range, type SelftestCase, startsOf } from "./case.ts";
 import type { Workbench } from "./workbench.ts";
 
@@ -57,22 +56,23 @@ function inputs(b: Workbench, variant: Variant, s: LinearSizes) {
 }
 
 /** Prompts of 33, 1 and 70 tokens in three slots, then the state of each. */
-function serve(b: Workbench, variant: Variant): void {
+function serve(b: Workbench, variant: Variant, dtype: StateDtype): void {
   const { ops } = b;
   const s = linearSizes(variant);
   const { q, k, v, a, g, beta } = inputs(b, variant, s);
-  const floats = variant === "gla" ? ops.glaStateFloats(s, BLOCK) : ops.gdnStateFloats(s, BLOCK);
+  const floats = variant === "gla" ? ops.glaStateFloats(s, BLOCK, dtype) : ops.gdnStateFloats(s, BLOCK, dtype);
   const stride = Math.ceil(floats / 16) * 16;
-  const state = { state: b.zeros([LENGTHS.length, stride]), stride, slots: b.ints([2, 0, 1]) };
+  const state = { state: b.zeros([LENGTHS.length, stride]), stride, slots: b.ints([2, 0, 1]), dtype };
   const [seqStart, startPos] = [b.ints(startsOf(LENGTHS)), b.ints([0, 0, 0])];
   const o = b.output("o", [N, variant === "gla" ? s.numQueryHeads : s.numValueHeads, s.valueDim]);
   if (variant === "gla") ops.gla(o, q, k, v, a, seqStart, startPos, state, s, BLOCK);
   else ops.gdn(o, q, k, v, g, beta, seqStart, startPos, state, s, BLOCK);
   for (const i of range(LENGTHS.length)) {
-    const slot: Tensor = { ...state.state, ptr: state.state.ptr + [2, 0, 1][i]! * stride * 4, shape: [stride] };
+    const at = state.state.ptr + [2, 0, 1][i]! * stride * 4;
+    const slot = { state: { ...state.state, ptr: at, shape: [stride] }, block: BLOCK, dtype };
     const recurrent = b.output(`state ${i}`, [s.numValueHeads, s.keyDim, s.valueDim]);
-    if (variant === "gla") ops.glaStateRead(recurrent, slot, s, BLOCK, LENGTHS[i]!);
-    else ops.gdnStateRead(recurrent, slot, s, BLOCK, LENGTHS[i]!);
+    if (variant === "gla") ops.glaStateRead(recurrent, slot, s, LENGTHS[i]!);
+    else ops.gdnStateRead(recurrent, slot, s, LENGTHS[i]!);
   }
 }
 
@@ -113,7 +113,12 @@ export const recurrentCases: readonly SelftestCase[] = [
     {
       name: `${variant}, ${variant}_state_read, 33 + 1 + 70 rows`,
       limit: LIMITS.recurrent,
-      run: (b) => serve(b, variant),
+      run: (b) => serve(b, variant, "f32"),
+    },
+    {
+      name: `${variant} with a bf16 state, 33 + 1 + 70 rows`,
+      limit: LIMITS.bf16State,
+      run: (b) => serve(b, variant, "bf16"),
     },
     { name: `${variant}_train and gradients, 33 + 1 + 70 rows`, limit: LIMITS.gradient, run: (b) => train(b, variant) },
   ]),

@@ -34,7 +34,7 @@ test("bench prefill measures a folder in a table", async () => {
   const lines = out.trimEnd().split("\n");
   expect(lines.length).toBe(3);
   expect(lines[0]).toMatch(/^\| model .* t\/s \| GFLOP\/s \|/);
-  expect(lines[2]).toMatch(/\| tiny +\| .* \| bf16 +\| bf16 \| base +\| +1 \| pp24 /);
+  expect(lines[2]).toMatch(/\| tiny +\| .* \| bf16 +\| bf16 \| f32 +\| base +\| +1 \| pp24 /);
   expect(status).toBe(0);
 });
 

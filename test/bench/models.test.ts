@@ -24,6 +24,7 @@ const decode: DecodeCase = {
   repeats: 2,
   chunk: 64,
   kvDtype: "f32",
+  stateDtype: "f32",
 };
 const prefill: PrefillCase = { ...decode, weightType: "bf16" };
 
@@ -62,7 +63,7 @@ test.each([
   expect(figure.share).toBeCloseTo(figure.bytesPerSecond / figure.limit, 9);
   expect(figure.stepSeconds.p99).toBeGreaterThanOrEqual(figure.stepSeconds.p50);
   // The fastest step cannot be slower than the best repeat's mean step.
-  const { readBytes } = maskCosts(subject, mask, "f32");
+  const { readBytes } = maskCosts(subject, mask, decode);
   expect(figure.bytesPerSecond).toBeGreaterThan((readBytes * figure.tokensPerSecond.best) / batch);
   expect(figure.numChecked).toBe(batch);
   expect(figure.lastContext).toBeGreaterThanOrEqual(40 + 1 + 3 + 6);
@@ -71,7 +72,7 @@ test.each([
 
 test("measurePrefill() counts operations and compares with the peak", () => {
   const figure = measurePrefill(subject, { ...prefill, batch: 2 });
-  const flops = maskCosts(subject, base, "f32").prefillFlops(2, 40);
+  const flops = maskCosts(subject, base, decode).prefillFlops(2, 40);
   expect(figure.flopsPerSecond).toBeCloseTo((flops * figure.tokensPerSecond.best) / 80, 0);
   expect(figure.share).toBeCloseTo(figure.flopsPerSecond / figure.limit, 9);
   expect(figure.numChecked).toBe(1);
@@ -93,7 +94,7 @@ test("no prefill figure where chunks change the result", async () => {
 });
 
 test("costs follow from the sizes", () => {
-  const costs = maskCosts(subject, base, "bf16");
+  const costs = maskCosts(subject, base, { kvDtype: "bf16", stateDtype: "f32" });
   const norms = 10 * (2 * 96 + 2 * 32) + 96;
   expect(costs.numParams).toBe(10 * (96 * (2 * 128 + 2 * 64) + 3 * 96 * 192) + norms + 96 * config.vocabSize);
   expect(costs.kvBytesPerToken).toBe(10 * 2 * 2 * 32 * 2);
@@ -102,7 +103,7 @@ test("costs follow from the sizes", () => {
   // Projections and MLP of 10 layers per token, keys so far, the head once.
   const layer = 2 * 96 * (128 + 64 + 64) + 2 * 128 * 96 + 3 * 2 * 96 * 192;
   expect(costs.prefillFlops(1, 3)).toBe(3 * 10 * layer + 10 * 4 * 128 * 6 + 2 * 96 * config.vocabSize);
-  const half = maskCosts(subject, mixed, "bf16");
+  const half = maskCosts(subject, mixed, { kvDtype: "bf16", stateDtype: "f32" });
   expect(half.kvBytesPerToken).toBe(costs.kvBytesPerToken / 2);
   expect(half.stateBytes).toBeGreaterThan(5 * 4 * 32 * 32 * 4);
 });

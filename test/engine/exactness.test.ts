@@ -31,6 +31,12 @@ const MASKS: (Variant | null)[][] = [
   ["gla", "jet"],
 ];
 
+/** Types of weights, KV cache and recurrent states. */
+const KINDS: Record<string, Record<"dtype" | "kvDtype" | "stateDtype", "f32" | "bf16">> = {
+  wide: { dtype: "f32", kvDtype: "f32", stateDtype: "f32" },
+  narrow: { dtype: "bf16", kvDtype: "bf16", stateDtype: "bf16" },
+};
+
 /** A name that means one mask after another. */
 const ALIAS = "alias";
 
@@ -93,7 +99,7 @@ for (const isa of isas) {
     });
 
     function open(random: Random, kind: string, histories: Map<number, { key: string; tokens: number[] }>): Engine {
-      const [dtype, kvDtype] = kind.split(" ") as ["f32" | "bf16", "f32" | "bf16"];
+      const { dtype, kvDtype, stateDtype } = KINDS[kind]!;
       const { base, sources } = loaded[dtype]!;
       const pageSize = random.pick([3, 4, 16, 32]);
       const tokenBytes = 2 * base.config.numKvHeads * base.config.headDim * (kvDtype === "f32" ? 4 : 2);
@@ -103,6 +109,7 @@ for (const isa of isas) {
       const options = {
         pageSize,
         kvDtype,
+        stateDtype,
         maxContext,
         kvBytes: numPages * pageSize * tokenBytes,
         stateBytes: 1 << 22,
@@ -136,7 +143,7 @@ for (const isa of isas) {
     function run(seed: number): void {
       const random = new Random(seed);
       ops.setThreads(random.between(1, 2));
-      const kind = random.pick(["f32 f32", "bf16 bf16"]);
+      const kind = random.pick(Object.keys(KINDS));
       const histories = new Map<number, { key: string; tokens: number[] }>();
       const engine = open(random, kind, histories);
       const results = new Map<number, string>();

@@ -44,7 +44,8 @@ export function toyMixer(kind: (typeof KINDS)[number], recurrentFloats: number, 
     },
     stateSpec: () => ({
       kvBytesPerToken: full ? { f32: 8, bf16: 4 } : { f32: 0, bf16: 0 },
-      recurrentFloats: full ? 0 : recurrentFloats,
+      // Unlike any real one, a bf16 state here takes a float more: whoever mixes the two up is found out.
+      recurrentFloats: full ? { f32: 0, bf16: 0 } : { f32: recurrentFloats, bf16: recurrentFloats + 1 },
       convFloats: full ? 0 : convFloats,
     }),
     weightBytes: () => 0,
@@ -189,7 +190,7 @@ export interface Toy {
 /** An engine over the toy backend: `kinds` are the checkpoint's own layers. */
 export function toyEngine(kinds: readonly (typeof KINDS)[number][], limits: ToyLimits, clock: Clock = () => 0): Toy {
   const own = kinds.map((kind) => toyMixer(kind, 20, 5));
-  const registry = new HybridRegistry(own, "toy", limits.numStateFloats);
+  const registry = new HybridRegistry(own, "toy", { numFloats: limits.numStateFloats, dtype: "f32" });
   const scheduler = new Scheduler(limits);
   const backend = new ToyBackend(limits);
   const info = { ...limits, vocabSize: TOY_VOCAB, numLayers: kinds.length, layerTypes: kinds };

@@ -1,6 +1,8 @@
 // Gated linear attention: golden files, the reference at awkward sizes, gradients, and one answer on every path.
-import { describe } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import type { LinearSizes } from "../../src/ops/ops.ts";
+import { isas, opsOf } from "../support/kernels.ts";
+import { type LinearCase, linearCase, pieces, serve } from "../support/linear_case.ts";
 import {
   differenceTests,
   goldenCase,
@@ -48,3 +50,26 @@ pathTests("gla", [
   ["Dk = Dv = 128, 3 on 1", sizes(3, 1, 128, 128)],
 ]);
 stateTests("gla", sizes(2, 1, 40, 24));
+
+/** Ties up and down, the largest number, the smallest, a subnormal, infinities, NaN: as float32 bits. */
+const AWKWARD = [
+  0x3f808000, 0x3f818000, 0x3f80ffff, 0xbf807fff, 0x7f7fffff, 0x00000001, 0x00018000, 0x80018000, 0x7f800000,
+  0xff800000, 0x7fc00001, 0x7f800001, 0x00007fff, 0x007fffff, 0xff7f8000, 0x3f7fffff,
+];
+
+for (const isa of isas)
+  test(`a bf16 state rounds every number as graft_convert does on ${isa}`, async () => {
+    const ops = await opsOf(isa);
+    const values = new Float32Array(Uint32Array.from(AWKWARD).buffer);
+    const c = linearCase("gla", sizes(1, 1, 8, 16), [1]);
+    const inputs = {
+      ...c.inputs,
+      k: { shape: [1, 1, 8], data: new Float32Array(8).fill(1) },
+      v: { shape: [1, 1, 16], data: values },
+    };
+    const narrow: LinearCase = { ...c, inputs, stateDtype: "bf16" };
+    const row = serve(ops, narrow, 16, pieces(narrow, 1)).state(0).subarray(0, 16);
+    const rounded = ops.empty([16], "bf16");
+    ops.convert(rounded, ops.fromArray([16], values));
+    expect([...row]).toEqual([...ops.toFloat32(rounded)]);
+  });

@@ -1,6 +1,6 @@
 // What the tests of gla and gdn share: ragged random inputs, both training passes, and the serving form under any plan
 // of calls. Rows of sequence s are seqStart[s]..seqStart[s+1]-1 of every input.
-import type { LinearSizes, Ops } from "../../src/ops/ops.ts";
+import type { LinearSizes, Ops, RecurrentSlots, StateDtype } from "../../src/ops/ops.ts";
 import { type Tensor, view } from "../../src/tensor/tensor.ts";
 import { guarded, randomFloats } from "./kernels.ts";
 import { type Guarded, outputs } from "./op_case.ts";
@@ -19,6 +19,8 @@ export interface LinearCase {
   readonly seqStart: readonly number[];
   readonly inputs: Readonly<Record<string, HostTensor>>;
   readonly initialState: Float32Array | null;
+  /** Of the serving form's slots; default f32. */
+  readonly stateDtype?: StateDtype;
 }
 
 /** Query-side heads of o, and heads of the state. */
@@ -178,9 +180,9 @@ export function serve(
   plan: Plan,
   onCall: (positions: readonly number[], served: Served) => void = () => {},
 ): Served {
-  const { sizes, variant } = c;
+  const { sizes, variant, stateDtype: dtype = "f32" } = c;
   const S = c.seqStart.length - 1;
-  const stride = variant === "gla" ? ops.glaStateFloats(sizes, block) : ops.gdnStateFloats(sizes, block);
+  const stride = variant === "gla" ? ops.glaStateFloats(sizes, block, dtype) : ops.gdnStateFloats(sizes, block, dtype);
   const state = guarded(ops, [S, stride]);
   const width = outputHeads(c) * sizes.valueDim;
   const o = new Float32Array(c.seqStart.at(-1)! * width);
@@ -193,9 +195,9 @@ export function serve(
     },
     state(seq) {
       const recurrent = guarded(ops, [stateHeads(c), sizes.keyDim, sizes.valueDim]);
-      const slot = view(state, slotOf(seq) * stride, [stride]);
-      if (variant === "gla") ops.glaStateRead(recurrent, slot, sizes, block, positions[seq]!);
-      else ops.gdnStateRead(recurrent, slot, sizes, block, positions[seq]!);
+      const slot = { state: view(state, slotOf(seq) * stride, [stride]), block, dtype };
+      if (variant === "gla") ops.glaStateRead(recurrent, slot, sizes, positions[seq]!);
+      else ops.gdnStateRead(recurrent, slot, sizes, positions[seq]!);
       recurrent.check();
       return ops.toFloat32(recurrent);
     },
@@ -205,6 +207,7 @@ export function serve(
     const slots = {
       state,
       stride,
+      dtype,
       slots: int32(
         ops,
         call.map(({ seq }) => slotOf(seq)),
@@ -237,7 +240,7 @@ function runCall(
   call: Plan[number],
   first: readonly number[],
   startPos: readonly number[],
-  slots: { state: Tensor; stride: number; slots: Tensor },
+  slots: RecurrentSlots,
   block: number,
 ): Float32Array {
   const N = call.reduce((sum, { count }) => sum + count, 0);

@@ -20,6 +20,17 @@ import {
 } from "./linear_case.ts";
 import { eachGolden, expectClose, expectSameBits, fastIsas } from "./op_case.ts";
 
+/**
+ * Two libraries round a bf16 state at the same places, but a sum near the middle of two numbers may go either way: a few
+ * numbers differ by a unit in the last place, and hardly anything by the norm.
+ */
+function expectSameRounding(actual: Float32Array, expected: Float32Array, what: string): void {
+  expectClose(actual, expected, 2 ** -7, what);
+  const norm = (x: Float32Array) => Math.sqrt(x.reduce((sum, one) => sum + one * one, 0));
+  const error = norm(actual.map((x, i) => x - expected[i]!)) / norm(expected);
+  if (!(error < 5e-4)) throw new Error(`${what}: error ${error} by the norm`);
+}
+
 /** A golden op as a case; `adjust` may change its inputs first. */
 export function goldenCase(
   variant: LinearVariant,
@@ -94,6 +105,14 @@ export function referenceTests(variant: LinearVariant, shapes: readonly (readonl
           for (const name in expected)
             expectClose(actual[name]!, expected[name]!, name.startsWith("d") ? 5e-5 : 1e-5, `${what} ${name}`);
           if (initial) continue;
+          for (const block of [16, 32]) {
+            const narrow: LinearCase = { ...c, stateDtype: "bf16" };
+            const [served, rounded] = [ops, reference].map((one) => serve(one, narrow, block, together(c, 1000)));
+            expectSameRounding(served!.o, rounded!.o, `${what} served with a bf16 state`);
+            c.seqStart.slice(1).forEach((_, s) => {
+              expectSameRounding(served!.state(s), rounded!.state(s), `${what} bf16 state ${s}`);
+            });
+          }
           expectClose(serve(ops, c, 32, together(c, 1000)).o, expected.o!, 1e-5, `${what} served`);
           // Training works in blocks of 16 with the same arithmetic.
           expectSameBits(serve(ops, c, 16, together(c, 9)).o, actual.o!, `${what} served in blocks of 16`);
@@ -136,14 +155,18 @@ function dot(a: Float32Array, b: Float32Array): number {
   return sum;
 }
 
+const DTYPES = ["f32", "bf16"] as const;
+
 /** One answer of the serving form for any chunking, batch and number of threads. */
 export function pathTests(variant: LinearVariant, shapes: readonly (readonly [string, LinearSizes])[]): void {
   for (const isa of isas) {
     describe(isa, () => {
-      for (const [what, sizes] of shapes)
-        test(`${variant} serves the same bits on every path at ${what}`, async () => {
+      for (const [what, sizes, stateDtype] of shapes.flatMap((shape) =>
+        DTYPES.map((dtype) => [...shape, dtype] as const),
+      ))
+        test(`${variant} serves the same bits on every path at ${what} with ${stateDtype} states`, async () => {
           const ops = await opsOf(isa);
-          const c = linearCase(variant, sizes, [130, 1, 67]);
+          const c = { ...linearCase(variant, sizes, [130, 1, 67]), stateDtype };
           for (const block of [16, 32, 64]) {
             const whole = serve(ops, c, block, pieces(c, 1000));
             const bits = whole.slots;
@@ -203,6 +226,22 @@ export function stateTests(variant: LinearVariant, sizes: LinearSizes): void {
       });
     });
 
+    test(`${variant} reads a bf16 state right at every position on ${isa}`, async () => {
+      const narrow: LinearCase = { ...linearCase(variant, sizes, [40]), stateDtype: "bf16" };
+      const states = async (own: Ops) => {
+        const read: Float32Array[] = [];
+        serve(own, narrow, 16, pieces(narrow, 1), (_, served) => read.push(served.state(0)));
+        return read;
+      };
+      const [read, expected] = [await states(await opsOf(isa)), await states(await opsOf("reference"))];
+      read.forEach((state, i) => {
+        expectSameRounding(state, expected[i]!, `state after ${i + 1} tokens`);
+        if ((i + 1) % 16 > 0) return;
+        const low = new Uint16Array(state.buffer).filter((_, half) => half % 2 === 0);
+        expect(low.every((bits) => bits === 0)).toBe(true); // at the end of a block every number is a bfloat16
+      });
+    });
+
     test(`${variant} keeps to the double recurrence over 2000 tokens on ${isa}`, async () => {
       const ops = await opsOf(isa);
       const c = mild(linearCase(variant, sizes, [2000]));
@@ -227,8 +266,29 @@ export function stateTests(variant: LinearVariant, sizes: LinearSizes): void {
       const starts = ops.fromArray([2], Int32Array.from([0, 1])).ptr as never;
       const status =
         variant === "gla"
-          ? ops.symbols.graft_gla(one, one, null, one, one, one, one, starts, one, 1, 1, 1, 1, 8, 8, 16, 9999, 1)
-          : ops.symbols.graft_gdn(one, one, null, one, one, one, one, one, starts, one, 1, 1, 1, 1, 8, 8, 16, 9999, 1);
+          ? ops.symbols.graft_gla(one, one, null, one, one, one, one, starts, one, 1, 1, 1, 1, 8, 8, 16, 0, 9999, 1)
+          : ops.symbols.graft_gdn(
+              one,
+              one,
+              null,
+              one,
+              one,
+              one,
+              one,
+              one,
+              starts,
+              one,
+              1,
+              1,
+              1,
+              1,
+              8,
+              8,
+              16,
+              0,
+              9999,
+              1,
+            );
       expect([status, ops.lastError()]).toEqual([1, `${variant}: q is a null pointer`]);
     });
   }

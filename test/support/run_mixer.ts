@@ -22,6 +22,7 @@ export interface HostOptions {
   readonly sequences: number;
   readonly maxTokens: number;
   readonly kvDtype?: "f32" | "bf16";
+  readonly stateDtype?: "f32" | "bf16";
 }
 
 /** The addressing that all layers of a step share. */
@@ -99,14 +100,16 @@ export class MixerHost {
   }
 
   #createState() {
-    const { sequences } = this.#options;
-    const { recurrentFloats, convFloats } = this.#spec;
+    const { sequences, stateDtype: dtype = "f32" } = this.#options;
+    const { convFloats } = this.#spec;
+    const recurrentFloats = this.#spec.recurrentFloats[dtype];
     const { ops } = this.ctx;
     // What a slot held before must not matter at position 0.
     const dirty = new Float32Array(sequences * recurrentFloats).fill(Number.NaN);
     return {
       recurrent: this.#keep(ops.fromArray([dirty.length], dirty)),
       recurrentStride: recurrentFloats,
+      dtype,
       conv: convFloats > 0 ? this.#keep(ops.empty([sequences * convFloats])) : null,
       convStride: convFloats,
     };
@@ -137,18 +140,18 @@ export class MixerHost {
     const { ops } = this.ctx;
     const state = this.#state!;
     const slots = { ...state.recurrent, shape: [this.#options.sequences, state.recurrentStride] };
-    const slot = rows(slots, sequence, 1);
     const { mixer } = this;
+    const slotOf = (block: number) => ({ state: rows(slots, sequence, 1), block, dtype: state.dtype });
     if (mixer instanceof GlaAttention) {
       const { numKeyHeads, keyDim, valueDim } = mixer.sizes;
       return this.#read([numKeyHeads, keyDim, valueDim], (out) =>
-        ops.glaStateRead(out, slot, mixer.sizes, mixer.shape.block, position),
+        ops.glaStateRead(out, slotOf(mixer.shape.block), mixer.sizes, position),
       );
     }
     if (!(mixer instanceof GdnAttention || mixer instanceof JetAttention)) throw new Error("no recurrent state");
     const { numValueHeads, keyDim, valueDim } = mixer.sizes;
     return this.#read([numValueHeads, keyDim, valueDim], (out) =>
-      ops.gdnStateRead(out, slot, mixer.sizes, mixer.shape.block, position),
+      ops.gdnStateRead(out, slotOf(mixer.shape.block), mixer.sizes, position),
     );
   }
 
