@@ -31,6 +31,8 @@ export interface DecodeFigure {
   /** bytes/s of a plain streaming read, measured between the repeats. */
   readonly limit: number;
   readonly share: number;
+  /** Share of the steps' time outside kernels; null unless the kernels' time is counted (Ops.load timeKernels). */
+  readonly outsideKernels: number | null;
   /** Most context of one sequence in the last repeat. */
   readonly lastContext: number;
   /** Of the process from the prompts to the last step, without what measuring the limit takes. */
@@ -60,10 +62,13 @@ export function measureDecode(subject: Subject, one: DecodeCase, read: Streaming
     for (let i = 0; i < WARM_UP_STEPS; i++) run.timedStep();
     const rates: number[] = [];
     const times: number[] = [];
-    let [bytesPerSecond, limit, peak] = [0, 0, 0];
+    let [bytesPerSecond, limit, peak, inKernels] = [0, 0, 0, 0];
+    const { clock } = subject.ops;
     for (let r = 0; r < repeats; r++) {
       const from = run.numTokens;
+      const before = clock?.seconds ?? 0;
       const steps = Array.from({ length: tokens }, () => run.timedStep());
+      inKernels += (clock?.seconds ?? 0) - before;
       const seconds = steps.reduce((a, b) => a + b, 0);
       const kvBytes = costs.kvBytesPerToken * ((from + run.numTokens) / 2);
       const bytes = costs.readBytes + kvBytes + batch * costs.stateBytes;
@@ -83,6 +88,7 @@ export function measureDecode(subject: Subject, one: DecodeCase, read: Streaming
       bytesPerSecond,
       limit,
       share: bytesPerSecond / limit,
+      outsideKernels: clock === null ? null : 1 - inKernels / times.reduce((a, b) => a + b, 0),
       lastContext,
       peakMemoryBytes: peak,
       numChecked,

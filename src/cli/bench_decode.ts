@@ -18,6 +18,11 @@ const COLUMNS: readonly BenchColumn<DecodeRow>[] = [
   { title: "p99 ms", align: "right", cell: (row) => (1000 * row.stepSeconds.p99).toFixed(2) },
   { title: "GB/s", align: "right", cell: (row) => giga(row.bytesPerSecond) },
   { title: "of read", align: "right", cell: (row) => `${percent(row.share)} of ${giga(row.limit)}` },
+  {
+    title: "outside kernels",
+    align: "right",
+    cell: (row) => (row.outsideKernels === null ? "-" : `${(100 * row.outsideKernels).toFixed(1)}%`),
+  },
   ...memoryColumns,
 ];
 
@@ -29,6 +34,7 @@ export const benchDecodeCommand = defineCommand(
     flags: {
       ...MODEL_BENCH_FLAGS,
       tokens: { type: "integer", min: 1, max: 65_536, default: 32, help: "tokens per sequence and repeat", env: false },
+      "time-kernels": { type: "boolean", help: "show the share of a step spent outside kernels", env: false },
     },
     details: `MODEL is a folder or a registered name, with :HYBRID or without. The prompts are computed first and three steps warm
 up; the first token counts as prefill. Repeats go on in the same sequences. GB/s counts the weights, KV and states that a
@@ -46,7 +52,7 @@ the same tokens and log-probabilities, bit for bit. Weights come from memory unl
     const common = { tokens, repeats, chunk, ...cacheTypes(flags) };
     const sizes = { ...common, context: Math.max(...contexts), batch: Math.max(...batches) };
     const longest = decodeSizes({ ...sizes, mask: { name: "", layers: [] } }).maxTokens;
-    const { subject, masks, describe } = await openSubject(positionals[0], flags, longest);
+    const { subject, masks, describe } = await openSubject(positionals[0], flags, longest, flags["time-kernels"]);
     const read = new StreamingRead(subject.ops);
     const rows: DecodeRow[] = [];
     for (const batch of batches) {

@@ -104,6 +104,7 @@ export async function openSubject(
   argument: string | undefined,
   flags: ModelBenchFlags,
   maxTokens: number,
+  timeKernels = false,
 ): Promise<OpenedSubject> {
   if ((argument === undefined) === (flags.shape === undefined)) {
     throw new UsageError("Name one model to measure: either MODEL or --shape NAME");
@@ -113,7 +114,7 @@ export async function openSubject(
   }
   const counts =
     flags.replaced === undefined || flags.replaced === "all" ? [] : countsIn("replaced", flags.replaced, 0);
-  const ops = await Ops.load({ threads: flags.threads ?? 0 });
+  const ops = await Ops.load({ threads: flags.threads ?? 0, timeKernels });
   const opened =
     flags.shape === undefined
       ? openCheckpoint(ops, argument!, flags, maxTokens)

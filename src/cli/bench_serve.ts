@@ -32,7 +32,8 @@ export const benchServeCommand = defineCommand(
 request is a streamed /v1/completions. Prompts differ between requests, runs and repeats (each has a seed of its own), so
 that the prefix cache is not measured by accident; "cached" counts prompt tokens that it gave all the same. A request
 counts as failed unless its stream ends whole with as many tokens as asked for. TPOT = (E2E - TTFT) / (tokens - 1), ITL
-= gaps between deliveries, "client" = processor time of this program, as a share of one core. Exit status 1 where an
+= gaps between deliveries, "client" = processor time of this program, as a share of one core; "outside kernels" = that
+share of the engine's steps, where the server runs with --time-kernels. Exit status 1 where an
 answer was wrong; refusals (429, 503) only count.`,
     examples: [
       "graft bench serve ./Qwen2.5-1.5B --max-concurrency 1,8,32 --random-input-len 512 --random-output-len 128",
@@ -113,7 +114,7 @@ async function runOne(
   const times = arrivals(numPrompts, rate, flags.burstiness, seed);
   const before = await readStats(target);
   const result = await runLoad(target, { ...common, requests, arrivals: times }, run.onProgress);
-  const server = workBetween(before, await readStats(target));
+  const server = workBetween(before, await readStats(target), result.seconds);
   const labels = { load: name, models: source.models.join(","), prompts: promptsText(flags), seed };
   return { ...labels, ...figuresOf(result, run.objectives), server };
 }

@@ -15,6 +15,8 @@ export interface ServeRow extends LoadFigures {
 }
 
 const number = (value: number) => (value >= 100 ? value.toFixed(0) : value.toPrecision(3));
+const percent = (share: number | null | undefined) =>
+  typeof share === "number" ? `${(100 * share).toFixed(1)}%` : "-";
 const right = "right" as const;
 
 const throughput: readonly BenchColumn<ServeRow>[] = [
@@ -32,7 +34,8 @@ const throughput: readonly BenchColumn<ServeRow>[] = [
   { title: "out tok/s", align: right, cell: (row) => number(row.outputTokensPerSecond) },
   { title: "all tok/s", align: right, cell: (row) => number(row.totalTokensPerSecond) },
   { title: "goodput/s", align: right, cell: (row) => (row.goodput === null ? "-" : number(row.goodput)) },
-  { title: "client", align: right, cell: (row) => `${(100 * row.clientShare).toFixed(1)}%` },
+  { title: "outside kernels", align: right, cell: ({ server }) => percent(server?.outsideKernels) },
+  { title: "client", align: right, cell: (row) => percent(row.clientShare) },
 ];
 
 interface LatencyRow {

@@ -77,6 +77,7 @@ export function createEngine(
     registry,
     kvBytesPerToken,
     weightBytes,
+    kernelClock: ops.clock,
     close: () => runner.close(),
     clock: () => performance.now(),
   });

@@ -46,6 +46,8 @@ export interface EngineParts {
   /** Bytes of k and v of one token in one full-attention layer. */
   readonly kvBytesPerToken: number;
   readonly weightBytes: () => number;
+  /** Time inside kernels; null where it is not counted. */
+  readonly kernelClock: { readonly seconds: number } | null;
   readonly close: () => void;
   /** Milliseconds, never going back; deadlines, timings and durations of steps are read from it. */
   readonly clock: Clock;

@@ -5,12 +5,13 @@ import type { EngineStats } from "./types.ts";
 
 /** What the parts of an engine hold now, and what has been counted. */
 export function engineStats(parts: EngineParts, counters: Counters): EngineStats {
-  const { scheduler, kvBytesPerToken, registry } = parts;
+  const { scheduler, kvBytesPerToken, registry, kernelClock } = parts;
   const { pages, states, limits, sharing } = scheduler;
   const pageBytes = limits.pageSize * kvBytesPerToken;
   const pools = registry.loadedPools.flatMap((pool) => pool.mixers.map((mixer) => mixer.weightBytes()));
   return {
     ...counters,
+    ...(kernelClock === null ? {} : { kernelSeconds: kernelClock.seconds }),
     finished: { ...counters.finished },
     running: scheduler.numRunning,
     waiting: scheduler.numWaiting,

@@ -20,8 +20,8 @@ export interface OpenedEngine {
 
 /** @throws RequestError, CheckpointError, KernelError */
 export async function openEngine(options: EngineWorkerOptions): Promise<OpenedEngine> {
-  const { modelDir, weightDtype, threads, isa, extractTo, maxContext, pools = [] } = options;
-  const ops = await Ops.load(defined({ threads, isa, extractTo }));
+  const { modelDir, weightDtype, threads, isa, extractTo, timeKernels, maxContext, pools = [] } = options;
+  const ops = await Ops.load(defined({ threads, isa, extractTo, timeKernels }));
   const dtype = defined({ dtype: weightDtype });
   const model = loadModel(ops, modelDir, { ...dtype, ...defined({ maxContext }) });
   const engine = createEngine(ops, model, options);

@@ -190,6 +190,8 @@ export interface EngineStats {
   prefixSnapshots: number;
   weightBytes: number;
   stepSeconds: number;
+  /** Inside the kernel library since the engine's start, loading included; only with EngineWorkerOptions.timeKernels. */
+  kernelSeconds?: number;
   lastStepSeconds: number;
   /** Rows of the last step: prompt rows and decode rows. */
   lastStepPrefillTokens: number;
@@ -240,6 +242,8 @@ export interface EngineWorkerOptions extends EngineOptions {
   isa?: Isa | "auto";
   /** Where to write the embedded kernel libraries when the temporary folder does not allow execution. */
   extractTo?: string;
+  /** Count the time inside kernels, at a small cost per call. */
+  timeKernels?: boolean;
   /** Pool directories to load at the start. */
   pools?: readonly string[];
 }

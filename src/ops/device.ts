@@ -5,7 +5,8 @@ import type { DeviceMemory } from "../tensor/arena.ts";
 import { type DType, dtypeBytes, dtypeCode } from "../tensor/dtype.ts";
 import { bytesOf, numel, type Tensor } from "../tensor/tensor.ts";
 import type { KernelLibrary } from "./abi.ts";
-import { type Isa, type LibraryOptions, openKernels } from "./library.ts";
+import type { KernelClock } from "./kernel_clock.ts";
+import { type Isa, type LibraryOptions, type OpenedLibrary, openKernels } from "./library.ts";
 
 /** Arrays whose bytes can be handed to a kernel as they are. */
 export type HostArray = Float32Array | Int32Array | Uint16Array | Uint8Array | Float64Array | Uint32Array;
@@ -16,13 +17,16 @@ const STAGING_BYTES = 1 << 22;
 export class Device implements DeviceMemory {
   readonly symbols: KernelLibrary;
   readonly isa: Isa;
+  /** Time inside kernels, where it is counted. */
+  readonly clock: KernelClock | null;
   // Bun moves the storage of small typed arrays, so bytes always cross through memory that the library allocated.
   readonly #staging: number;
   readonly #stagingBytes: Uint8Array;
 
-  protected constructor(symbols: KernelLibrary, isa: Isa) {
+  protected constructor({ symbols, isa, clock }: OpenedLibrary) {
     this.symbols = symbols;
     this.isa = isa;
+    this.clock = clock;
     this.#staging = this.hostAlloc(STAGING_BYTES);
     this.#stagingBytes = new Uint8Array(toArrayBuffer(this.#staging as never, 0, STAGING_BYTES));
   }

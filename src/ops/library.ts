@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { RequestError } from "../errors.ts";
 import { writeFileAtomically } from "../store/files.ts";
 import { ABI_VERSION, type KernelLibrary, openLibrary } from "./abi.ts";
+import { type KernelClock, timedLibrary } from "./kernel_clock.ts";
 
 /** Kernel libraries by instruction set, `reference` being the plain truth that the others are tested against. */
 export const isaNames = ["reference", "avx2", "avx512", "avx512_bf16"] as const;
@@ -42,12 +43,16 @@ export interface LibraryOptions {
   readonly extractTo?: string;
   /** Writes them there in a checkout too, where they already lie in a folder. */
   readonly extractAlways?: boolean;
+  /** Counts the time inside kernels. */
+  readonly timeKernels?: boolean;
 }
 
 /** A library after graft_init. */
 export interface OpenedLibrary {
   readonly symbols: KernelLibrary;
   readonly isa: Isa;
+  /** null unless asked for. */
+  readonly clock: KernelClock | null;
 }
 
 /** Flags of this machine's processor. */
@@ -73,7 +78,9 @@ export async function openKernels(options: LibraryOptions = {}): Promise<OpenedL
   const status = symbols.graft_init(options.threads ?? 0);
   if (status !== 0)
     throw new RequestError("kernel_library", `Cannot start the ${isa} kernels: ${symbols.graft_last_error()}`);
-  return { symbols, isa };
+  if (options.timeKernels !== true) return { symbols, isa, clock: null };
+  const clock = { seconds: 0, calls: 0 };
+  return { symbols: timedLibrary(symbols, clock), isa, clock };
 }
 
 /** @throws RequestError, with the way out where the system refuses the file */

@@ -22,8 +22,7 @@ export type { AdamwStep } from "./training_ops.ts";
 export class Ops extends TrainingOps {
   /** Opens the kernels of this machine (or those asked for). @throws RequestError if they cannot run here. */
   static async load(options: LibraryOptions = {}): Promise<Ops> {
-    const { symbols, isa } = await Ops.open(options);
-    return new Ops(symbols, isa);
+    return new Ops(await Ops.open(options));
   }
 
   // ---- softmax attention without a cache ----

@@ -18,13 +18,27 @@ async function bench(...args: string[]) {
 const short = ["--contexts", "24", "--repeats", "2", "--threads", "1"];
 
 test("bench decode measures a shape with replaced layers", async () => {
-  const replaced = ["--tokens", "3", "--replaced", "0,10", "--variant", "gla", "--batch", "2", "-o", "json"];
+  const replaced = [
+    "--tokens",
+    "3",
+    "--replaced",
+    "0,10",
+    "--variant",
+    "gla",
+    "--batch",
+    "2",
+    "--time-kernels",
+    "-o",
+    "json",
+  ];
   const { status, out } = await bench("decode", "--shape", "tiny", ...short, ...replaced);
   const [base, linear] = JSON.parse(out) as Record<string, number | string>[];
   expect(base).toMatchObject({ model: "tiny", test: "tg3 @ d24", hybrid: "base", numLinear: 0, batch: 2, threads: 1 });
   expect(base).toMatchObject({ weightType: "bf16", kvDtype: "f32", speedup: null, stateBytes: 0, numChecked: 2 });
   expect(linear).toMatchObject({ hybrid: "gla-10", numLinear: 10, kvBytes: 0, numChecked: 2 });
   expect(linear!.stateBytes).toBeGreaterThan(0);
+  expect(base!.outsideKernels).toBeGreaterThan(0);
+  expect(base!.outsideKernels).toBeLessThan(1);
   expect(linear!.speedup).toBeGreaterThan(0);
   expect(status).toBe(0);
 });

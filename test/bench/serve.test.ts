@@ -7,6 +7,7 @@ import { figuresOf } from "../../src/bench/serve/figures.ts";
 import { runLoad } from "../../src/bench/serve/load.ts";
 import { arrivals, datasetRequests, randomRequests, readDataset } from "../../src/bench/serve/prompts.ts";
 import { type RequestRecord, readEvents, sendRequest } from "../../src/bench/serve/request.ts";
+import type { EngineWork } from "../../src/bench/serve/server_stats.ts";
 import { distributionOf } from "../../src/bench/statistics.ts";
 import { objectivesIn } from "../../src/cli/bench_serve_flags.ts";
 import { startCli } from "../support/cli.ts";
@@ -188,14 +189,18 @@ test("a whole run against a server of its own, over two hybrids", async () => {
     "--save",
     join(root, "s.json"),
   ];
-  const place = ["--", "--threads", "1"];
+  const place = ["--", "--threads", "1", "--time-kernels"];
   const run = await startCli(["bench", "serve", "--shape", "tiny", ...words, ...rest, ...place]).finished;
   expect(run.stderr).not.toContain("error");
   const rows = JSON.parse(run.stdout) as Record<string, number | string | object>[];
   expect(rows.map(({ load }) => load)).toEqual(["c=1", "c=1", "c=4", "c=4"]);
   for (const row of rows) {
     expect(row).toMatchObject({ successful: 8, failed: 0, inputTokens: 192, cachedTokens: 0, outputTokens: 48 });
-    expect(row.server).toMatchObject({ preemptions: 0 });
+    const { preemptions, outsideKernels, kernelShare } = row.server as unknown as EngineWork;
+    expect(preemptions).toBe(0);
+    expect(outsideKernels).toBeGreaterThan(0);
+    expect(outsideKernels).toBeLessThan(1);
+    expect(kernelShare).toBeLessThan(1);
   }
   expect(new Set(rows.map(({ seed }) => seed)).size).toBe(4);
   expect(JSON.parse(readFileSync(join(root, "s.json"), "utf8")).runs).toEqual(rows);

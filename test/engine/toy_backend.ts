@@ -202,6 +202,7 @@ export function toyEngine(kinds: readonly (typeof KINDS)[number][], limits: ToyL
     clock,
     kvBytesPerToken: 8,
     weightBytes: () => 0,
+    kernelClock: null,
     close: () => {},
   };
   return { engine: new Engine(parts), scheduler, registry, backend };

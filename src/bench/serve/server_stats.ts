@@ -15,6 +15,10 @@ export interface EngineWork {
   readonly steps: number;
   readonly secondsPerStep: number;
   readonly preemptions: number;
+  /** Share of the steps' time that was not inside kernels; null where the server does not count it (--time-kernels). */
+  readonly outsideKernels: number | null;
+  /** Kernel seconds per second of the run: with work at all times, what is missing from 1 is everything else. */
+  readonly kernelShare: number | null;
 }
 
 /** null where the server has no such route. @throws Error where it cannot be reached or refuses the key */
@@ -32,14 +36,18 @@ export async function readStats(target: Target): Promise<ServerStats | null> {
   return response.ok ? ((await response.json()) as ServerStats) : null;
 }
 
-/** null where either look saw nothing. */
-export function workBetween(before: ServerStats | null, after: ServerStats | null): EngineWork | null {
+/** What the engine did in `wall` seconds; null where either look saw nothing. */
+export function workBetween(before: ServerStats | null, after: ServerStats | null, wall: number): EngineWork | null {
   if (before === null || after === null) return null;
+  const [first, last] = [before.engine.kernelSeconds, after.engine.kernelSeconds];
+  const kernels = first === undefined || last === undefined ? null : last - first;
   const steps = after.engine.steps - before.engine.steps;
   const seconds = after.engine.stepSeconds - before.engine.stepSeconds;
   return {
     steps,
     secondsPerStep: steps === 0 ? 0 : seconds / steps,
     preemptions: after.engine.preemptions - before.engine.preemptions,
+    outsideKernels: kernels === null || seconds === 0 ? null : 1 - kernels / seconds,
+    kernelShare: kernels === null ? null : kernels / wall,
   };
 }
