@@ -104,6 +104,7 @@ async function serve(store: Store, model: string, given: DemoFlags): Promise<num
     corsOrigins: [],
     trustedProxies: [],
     allowedHosts: [],
+    requestTimeoutMs: null,
     maxBodyBytes: 64 * 2 ** 20,
     maxJobs: 16,
     jobFlags: kernelWords(given),

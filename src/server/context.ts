@@ -26,6 +26,8 @@ export interface ServerContext {
   readonly access: Access;
   /** Addresses of proxies whose word on the client's address is taken. */
   readonly trustedProxies: readonly string[];
+  /** No generation takes longer; null: any time. */
+  readonly requestTimeoutMs: number | null;
   /** Says what the client is not told, one line at a time. */
   readonly log: Log;
 }

@@ -31,6 +31,11 @@ export function invalidField(param: string, message: string): HttpError {
   return new HttpError(400, "invalid_value", message, param);
 }
 
+/** The time a request had is over: 408, which a client does better not to repeat by itself. */
+export function deadlineExceeded(): HttpError {
+  return new HttpError(408, "deadline_exceeded", "The request was not complete in the time it had", "timeout_ms");
+}
+
 /** Codes of RequestError that are not 400. */
 const REQUEST_STATUS: Readonly<Record<string, number>> = {
   unknown_model: 404,
@@ -53,6 +58,7 @@ const STORE_STATUS: Readonly<Record<StoreErrorCode, number>> = {
 /** What is told to the client; anything unexpected becomes a plain 500 without our own words in it. */
 export function toHttpError(error: unknown): HttpError {
   if (error instanceof HttpError) return error;
+  if (error instanceof RequestError && error.code === "deadline_exceeded") return deadlineExceeded();
   if (error instanceof RequestError) return new HttpError(REQUEST_STATUS[error.code] ?? 400, error.code, error.message);
   if (error instanceof CapacityError) return new HttpError(429, "rate_limit_exceeded", error.message);
   if (error instanceof CheckpointError) return new HttpError(400, error.code, error.message);
@@ -77,6 +83,7 @@ export function errorBody(error: HttpError) {
 export function errorResponse(error: HttpError): Response {
   const headers = new Headers({ "content-type": "application/json" });
   if (error.status === 429 || error.status === 503) headers.set("retry-after", String(error.retryAfter ?? 1));
+  if (error.status === 408) headers.set("x-should-retry", "false");
   if (error.status === 401) headers.set("www-authenticate", "Bearer");
   return new Response(JSON.stringify(errorBody(error)), { status: error.status, headers });
 }

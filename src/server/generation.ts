@@ -1,12 +1,12 @@
-// From a plan to pieces of text: runs the choices on the engine, decodes, cuts at stop strings, measures.
+// From a plan to pieces of text: runs the choices on the engine, reads what they say, measures.
 // Knows the engine and text, not the OpenAI shapes.
 
 import type { TokenEvent, TokenLogprob, Usage } from "../engine/types.ts";
-import { Detokenizer } from "../text/detokenizer.ts";
-import { StopStrings } from "../text/stop_strings.ts";
+import { ChoiceText, type ToolCallDelta } from "./choice_text.ts";
 import type { ServerContext } from "./context.ts";
+import { deadlineExceeded } from "./errors.ts";
 import { mergeIterables } from "./merge.ts";
-import type { GenerationPlan } from "./plan.ts";
+import { engineUrgency, type GenerationPlan } from "./plan.ts";
 
 /** One generated token with its log-probability. */
 export interface ScoredToken extends TokenLogprob {
@@ -18,6 +18,7 @@ export interface ChoicePiece {
   /** prompt * n + choice. */
   readonly index: number;
   readonly text: string;
+  readonly calls: readonly ToolCallDelta[];
   readonly tokenIds: readonly number[];
   readonly logprobs: readonly ScoredToken[];
   /** The token that ended the text without being a part of it; only where logprobs are asked for. */
@@ -63,7 +64,7 @@ async function* generateChoice(
     return;
   }
   const watch = stopwatch(context, plan.served.id);
-  const decode = textDecoder(context, plan.stopStrings);
+  const said = new ChoiceText(context.text.tokenizer, plan.stopStrings, plan.tools);
   const events = context.engine.generate(
     {
       hybrid: plan.served.hybrid,
@@ -72,6 +73,7 @@ async function* generateChoice(
       sampling: plan.sampling,
       stopIds: plan.stopIds,
       choice,
+      ...engineUrgency(plan.urgency),
       ...(plan.logprobs === null ? {} : { logprobs: plan.logprobs }),
     },
     signal,
@@ -79,13 +81,16 @@ async function* generateChoice(
   for await (const event of events) {
     watch.arrived(event.tokenIds.length);
     const visible = visibleCount(event, plan.stopIds);
-    const { text, stopped } = decode(event.tokenIds.slice(0, visible), event.finishReason !== null);
-    const finishReason = stopped ? "stop" : event.finishReason;
+    const { text, calls, ended } = said.push(event.tokenIds.slice(0, visible), event.finishReason !== null);
+    const ending = ended ?? event.finishReason;
+    const finishReason = ending === "stop" && said.hasCalls ? "tool_calls" : ending;
     if (finishReason !== null) watch.finished(finishReason, event.usage);
+    if (finishReason === "deadline") throw deadlineExceeded();
     const scored = scoredTokens(event);
     yield {
       index,
       text,
+      calls,
       tokenIds: event.tokenIds.slice(0, visible),
       logprobs: scored.slice(0, visible),
       endToken: scored[visible] ?? null,
@@ -100,7 +105,7 @@ async function* generateChoice(
 /** A choice of which nothing is generated. */
 function promptOnly(index: number, promptTokens: number): ChoicePiece {
   const usage = { promptTokens, completionTokens: 0, cachedTokens: 0 };
-  return { index, text: "", tokenIds: [], logprobs: [], endToken: null, finishReason: "length", usage };
+  return { index, text: "", calls: [], tokenIds: [], logprobs: [], endToken: null, finishReason: "length", usage };
 }
 
 /** A token that only ends the text is no part of it. */
@@ -113,19 +118,6 @@ function visibleCount(event: TokenEvent, stopIds: readonly number[]): number {
 function scoredTokens(event: TokenEvent): ScoredToken[] {
   const { logprobs = [], tokenIds, topLogprobs } = event;
   return logprobs.map((logprob, i) => ({ id: tokenIds[i]!, logprob, top: topLogprobs?.[i] ?? [] }));
-}
-
-/** Decodes growing ids and cuts at stop strings; without a tokenizer there is no text and nothing to cut. */
-function textDecoder(context: ServerContext, stopStrings: readonly string[]) {
-  const { tokenizer } = context.text;
-  if (tokenizer === null) return () => ({ text: "", stopped: false });
-  const detokenizer = new Detokenizer(tokenizer);
-  const stops = new StopStrings(stopStrings);
-  return (ids: readonly number[], last: boolean) => {
-    const decoded = detokenizer.push(ids) + (last ? detokenizer.flush() : "");
-    const { text, stop } = stops.push(decoded);
-    return { text: last && stop === null ? text + stops.flush() : text, stopped: stop !== null };
-  };
 }
 
 /** Observes one choice's times on the monotonic clock. */

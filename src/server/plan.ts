@@ -6,6 +6,7 @@ import type { ServerContext } from "./context.ts";
 import { HttpError } from "./errors.ts";
 import type { ServedName } from "./hybrid_registry.ts";
 import { MAX_CHOICES, type SamplingBody } from "./sampling_schema.ts";
+import type { ToolUse } from "./tools/use.ts";
 
 /** Everything a request asks of the engine. */
 export interface GenerationPlan {
@@ -20,6 +21,16 @@ export interface GenerationPlan {
   readonly stopIds: readonly number[];
   /** null: none; 0: of the chosen token; k: also of the k most likely. */
   readonly logprobs: number | null;
+  /** What the model may call; null: nothing. */
+  readonly tools: ToolUse | null;
+  readonly urgency: Urgency;
+}
+
+/** When the engine shall turn to a request, and until when it may. */
+export interface Urgency {
+  readonly priority: number;
+  /** On the clock of performance.now(); Infinity: never. */
+  readonly deadline: number;
 }
 
 /** What the routes spell differently. */
@@ -30,6 +41,7 @@ export interface PlanFields {
   readonly logprobs: number | null;
   /** Sequences of one prompt where that is not `n`. */
   readonly sequences?: number;
+  readonly tools?: ToolUse | null;
 }
 
 /**
@@ -57,7 +69,24 @@ export function planGeneration(context: ServerContext, body: SamplingBody, field
     stopStrings: typeof body.stop === "string" ? [body.stop] : (body.stop ?? []),
     stopIds: [...new Set([...ownIds, ...(body.stop_token_ids ?? [])])],
     logprobs: fields.logprobs,
+    tools: fields.tools ?? null,
+    urgency: urgencyOf(context, body),
   };
+}
+
+/** The request's own wish, within what the server allows. */
+export function urgencyOf(
+  context: ServerContext,
+  { priority = 0, timeout_ms }: { readonly priority?: number; readonly timeout_ms?: number },
+): Urgency {
+  const limit = Math.min(timeout_ms ?? Number.POSITIVE_INFINITY, context.requestTimeoutMs ?? Number.POSITIVE_INFINITY);
+  return { priority, deadline: performance.now() + limit };
+}
+
+/** The fields of an engine's request that now begins. */
+export function engineUrgency({ priority, deadline }: Urgency): { priority: number; deadlineMs?: number } {
+  if (deadline === Number.POSITIVE_INFINITY) return { priority };
+  return { priority, deadlineMs: Math.max(1, deadline - performance.now()) };
 }
 
 function samplingOf(context: ServerContext, body: SamplingBody): SamplingParams {

@@ -8,6 +8,14 @@ import { ignored, integer, number, text } from "./fields.ts";
 /** Most sequences one request may ask for, over all prompts. */
 export const MAX_CHOICES = 128;
 const INT32_MAX = 2 ** 31 - 1;
+/** A day. */
+const MAX_TIMEOUT_MS = 86_400_000;
+
+/** When a request's turn is, and how long it may take. */
+export const urgencyFields = {
+  priority: t.Optional(integer(-INT32_MAX, INT32_MAX, "Lower goes first; default 0")),
+  timeout_ms: t.Optional(integer(1, MAX_TIMEOUT_MS, "The request fails where it is not complete by then")),
+} as const;
 
 /** Fields of a generation, by their OpenAI (or vLLM) names. */
 export const samplingFields = {
@@ -32,6 +40,7 @@ export const samplingFields = {
       },
     ),
   ),
+  ...urgencyFields,
   stop_token_ids: t.Optional(
     t.Array(integer(0, INT32_MAX), { maxItems: 64, description: "Further ids that end the text" }),
   ),
@@ -48,7 +57,6 @@ export const samplingFields = {
   safety_identifier: ignored,
   prompt_cache_key: ignored,
   prompt_cache_retention: ignored,
-  parallel_tool_calls: ignored,
   reasoning_effort: ignored,
   verbosity: ignored,
   frequency_penalty: t.Optional(t.Unknown({ description: "Only 0" })),
@@ -68,6 +76,8 @@ export interface SamplingBody {
   readonly seed?: number;
   readonly n?: number;
   readonly stop?: string | readonly string[];
+  readonly priority?: number;
+  readonly timeout_ms?: number;
   readonly stop_token_ids?: readonly number[];
   readonly ignore_eos?: boolean;
   readonly stream?: boolean;

@@ -41,6 +41,8 @@ export interface ServerOptions {
   /** Further host names under which a loopback server may be addressed. */
   readonly allowedHosts: readonly string[];
   readonly maxBodyBytes: number;
+  /** No generation takes longer; null: any time. */
+  readonly requestTimeoutMs: number | null;
   /** Jobs that may be queued or running. */
   readonly maxJobs: number;
   /** Further words of every job's command line, such as where its kernels lie. */
@@ -129,6 +131,7 @@ async function assemble(options: ServerOptions, listener: Listener): Promise<Run
     hybrids,
     metrics: createMetrics(engine, store, options.backbone),
     lifecycle: new Lifecycle(),
+    requestTimeoutMs: options.requestTimeoutMs,
     guards: {
       allowedHosts: loopback ? [...LOOPBACK_HOSTS, options.host, ...options.allowedHosts] : null,
       corsOrigins: options.corsOrigins,

@@ -42,6 +42,8 @@ type Program = ReturnType<typeof parse>;
 export class ChatTemplate {
   /** Whether this is the plain stand-in and not the model's own. */
   readonly isFallback: boolean;
+  /** The source of what renders a prompt with tools; null for the plain stand-in. */
+  readonly toolSource: string | null;
   readonly #program: Program;
   readonly #toolProgram: Program | null;
   readonly #tokens: Json;
@@ -60,6 +62,7 @@ export class ChatTemplate {
 
   constructor(named: { default?: string; tool_use?: string }, tokens: Json = {}) {
     this.isFallback = named.default === undefined;
+    this.toolSource = named.tool_use ?? named.default ?? null;
     this.#program = compile(named.default ?? PLAIN_TEMPLATE);
     this.#toolProgram = named.tool_use === undefined ? null : compile(named.tool_use);
     this.#tokens = {};

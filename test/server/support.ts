@@ -231,6 +231,7 @@ export interface TestServerOptions {
   readonly clock?: () => number;
   readonly withoutTokenizer?: boolean;
   readonly maxBodyBytes?: number;
+  readonly requestTimeoutMs?: number;
   readonly jobs?: Partial<SupervisorOptions>;
   readonly aliases?: Record<string, string>;
 }
@@ -285,6 +286,7 @@ export async function testServer(options: TestServerOptions = {}): Promise<TestS
     hybrids,
     metrics: createMetrics(served, store, "tiny"),
     lifecycle: new Lifecycle(),
+    requestTimeoutMs: options.requestTimeoutMs ?? null,
     guards: {
       corsOrigins: options.corsOrigins ?? [],
       allowedHosts: LOOPBACK_HOSTS,

@@ -3,8 +3,9 @@
 import { type Static, t } from "elysia";
 import { ignored, integer, oneOf } from "../fields.ts";
 import { type NeutralValues, SHARED_NEUTRAL, samplingFields } from "../sampling_schema.ts";
+import { historyCall, MAX_TOOLS, toolFields } from "../tools/schema.ts";
 
-const MAX_MESSAGES = 4096;
+export const MAX_MESSAGES = 4096;
 const MAX_PARTS = 256;
 
 const part = t.Object(
@@ -12,15 +13,20 @@ const part = t.Object(
   { additionalProperties: false },
 );
 
-const message = t.Object(
+/** One message, as it is taken from clients. */
+export const message = t.Object(
   {
     role: oneOf(["system", "developer", "user", "assistant", "tool", "function"]),
-    content: t.Union([t.String(), t.Array(part, { minItems: 1, maxItems: MAX_PARTS })], {
-      expected: `a text or a list of at most ${MAX_PARTS} parts of type "text"`,
-    }),
+    content: t.Optional(
+      t.Union([t.String(), t.Array(part, { minItems: 1, maxItems: MAX_PARTS }), t.Null()], {
+        expected: `a text or a list of at most ${MAX_PARTS} parts of type "text"`,
+      }),
+    ),
+    tool_calls: t.Optional(t.Array(historyCall, { maxItems: MAX_TOOLS })),
     name: t.Optional(t.String({ maxLength: 256 })),
     tool_call_id: t.Optional(t.String({ maxLength: 256 })),
     refusal: ignored,
+    parsed: ignored,
     annotations: ignored,
   },
   { additionalProperties: false },
@@ -33,8 +39,7 @@ export const chatBody = t.Object(
     max_completion_tokens: t.Optional(integer(1, 2 ** 31 - 1, "The newer name of max_tokens")),
     logprobs: t.Optional(t.Boolean({ description: "Log-probability of each token" })),
     top_logprobs: t.Optional(integer(0, 20, "And of this many most likely ones; needs logprobs")),
-    tools: t.Optional(t.Unknown({ description: "Only empty" })),
-    tool_choice: t.Optional(t.Unknown({ description: "Only none or auto" })),
+    ...toolFields,
     functions: t.Optional(t.Unknown({ description: "Only empty" })),
     function_call: t.Optional(t.Unknown({ description: "Only none" })),
     response_format: t.Optional(t.Unknown({ description: 'Only { "type": "text" }' })),
@@ -51,8 +56,6 @@ export type ChatBody = Static<typeof chatBody>;
 /** Refused unless neutral. */
 export const chatNeutral: NeutralValues = {
   ...SHARED_NEUTRAL,
-  tools: [[]],
-  tool_choice: ["none", "auto"],
   functions: [[]],
   function_call: ["none"],
   response_format: [{ type: "text" }],

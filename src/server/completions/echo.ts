@@ -3,7 +3,7 @@
 import type { ScoreResult } from "../../engine/types.ts";
 import type { ServerContext } from "../context.ts";
 import type { ScoredToken } from "../generation.ts";
-import type { GenerationPlan } from "../plan.ts";
+import { engineUrgency, type GenerationPlan } from "../plan.ts";
 
 /** A token of a prompt; nothing stands before the first one, so that it has no log-probability. */
 export type PromptToken = ScoredToken | { readonly id: number; readonly logprob: null; readonly top: null };
@@ -21,6 +21,7 @@ export async function scorePrompts(
       hybrid: plan.served.hybrid,
       contextIds: ids.slice(0, 1),
       continuationIds: ids.slice(1),
+      ...engineUrgency(plan.urgency),
     }));
     const results = requests.length === 0 ? [] : await context.engine.score(requests, signal);
     const byPrompt = new Map(long.map((ids, i) => [ids, results[i]!]));

@@ -5,7 +5,7 @@ import { Elysia } from "elysia";
 import type { ScoreResult } from "../../engine/types.ts";
 import type { ServerContext } from "../context.ts";
 import { HttpError } from "../errors.ts";
-import { checkIds } from "../plan.ts";
+import { checkIds, engineUrgency, urgencyOf } from "../plan.ts";
 import { tokenText } from "../prompt.ts";
 import { type ScorePair, scorePairs } from "./pairs.ts";
 import { scoreBody } from "./schema.ts";
@@ -19,7 +19,8 @@ export function scoreRoutes(context: ServerContext) {
       for (const [i, pair] of pairs.entries()) checkPair(context, pair, i);
       const over = context.lifecycle.begin();
       try {
-        const requests = pairs.map((pair) => ({ hybrid: served.hybrid, ...pair }));
+        const urgency = engineUrgency(urgencyOf(context, body));
+        const requests = pairs.map((pair) => ({ hybrid: served.hybrid, ...pair, ...urgency }));
         const results = await context.engine.score(requests, request.signal);
         const prompt = pairs[0]!.contextIds.length;
         const scored = pairs.reduce((sum, pair) => sum + pair.continuationIds.length, 0);

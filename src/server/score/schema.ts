@@ -2,6 +2,7 @@
 
 import { type Static, t } from "elysia";
 import { integer, text } from "../fields.ts";
+import { urgencyFields } from "../sampling_schema.ts";
 
 /** Most continuations of one request. */
 const MAX_CONTINUATIONS = 256;
@@ -25,6 +26,7 @@ export const scoreBody = t.Object(
       ],
       { expected: `a list of texts or a list of lists of token ids (none empty, at most ${MAX_CONTINUATIONS})` },
     ),
+    ...urgencyFields,
   },
   { additionalProperties: false },
 );
