@@ -1,8 +1,8 @@
 // Losses and scores over rows of logits or over elements:
 //   cross entropy: loss = log sum exp(x) - x[label];  gradient = softmax(x) - onehot(label);  label -100 = no loss
 //   mse: stats = {sum (y - t)², sum t²};  dy = 2 (y - t) / n, or / stats[1] when normalised
-// Exponentials are float32, their sums double, cut at fixed places. A NaN logit makes the probabilities of its row NaN
-// and never is the argmax. Cross entropy reads the logits twice and writes the gradient once.
+// Exponentials are float32, their sums double, cut at fixed places. A NaN logit makes the probabilities of its row NaN.
+// Cross entropy reads the logits twice and writes the gradient once.
 #include "graft.h"
 #include "softmax_row.h"
 #include "status.h"
@@ -73,9 +73,8 @@ int32_t graft_log_prob(float* logprob, int32_t* argmax, const float* logits, con
   const Measured measured(logits, N, V, logprob != nullptr);
   for (int64_t i = 0; i < N; i++) {
     const RowStats& row = measured.rows[i];
-    GRAFT_CHECK(row.argmax >= 0, "log_prob: row %lld of the logits is all NaN", (long long)i);
-    if (logprob) logprob[i] = float(double(logits[i * V + ids[i]]) - row.max - std::log(row.sum));
-    if (argmax) argmax[i] = row.argmax;
+    if (logprob) logprob[i] = row.log_prob(logits[i * V + ids[i]]);
+    if (argmax) argmax[i] = row.answer();
   }
   return GRAFT_OK;
 }

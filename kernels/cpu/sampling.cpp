@@ -9,8 +9,8 @@
 #include "decimal.h"
 #include "graft.h"
 #include "philox.h"
+#include "sampling_checks.h"
 #include "softmax_row.h"
-#include "status.h"
 
 namespace graft {
 namespace {
@@ -171,27 +171,15 @@ using namespace graft;
 
 extern "C" int32_t graft_sample(int32_t* ids, float* logprob, const float* logits, const graft_sampling* params,
                                 int32_t N, int32_t V) {
-  GRAFT_CHECK(ids && logits && params, "sample: null pointer");
-  GRAFT_CHECK(N >= 0 && V > 0, "sample: N is %d and V is %d, expected N >= 0 and V > 0", N, V);
-  for (int32_t i = 0; i < N; i++) {
-    const graft_sampling& s = params[i];
-    GRAFT_CHECK(s.temperature >= 0 && std::isfinite(s.temperature), "sample: temperature of row %d is %g", i,
-                s.temperature);
-    GRAFT_CHECK(s.top_p > 0 && s.top_p <= 1, "sample: top_p of row %d is %g, expected 0 < top_p <= 1", i, s.top_p);
-    GRAFT_CHECK(s.min_p >= 0 && s.min_p <= 1, "sample: min_p of row %d is %g, expected 0 <= min_p <= 1", i, s.min_p);
-    GRAFT_CHECK(s.top_k >= 0, "sample: top_k of row %d is %d, expected 0 or more", i, s.top_k);
-  }
+  GRAFT_TRY(check_sample(ids, logits, params, N, V));
   const int64_t chunks = (V + kLogitChunk - 1) / kLogitChunk;
   RowStats* stats = static_cast<RowStats*>(thread_scratch(0, 3, size_t(N * (chunks + 1) + 1) * sizeof(RowStats)));
   row_stats(stats, stats + N, logits, N, V, logprob != nullptr);
-  for (int64_t i = 0; i < N; i++) {
-    GRAFT_CHECK(!stats[i].nan, "sample: row %lld of the logits holds NaN", (long long)i);
-    GRAFT_CHECK(std::isfinite(stats[i].max), "sample: the largest logit of row %lld is %g", (long long)i, stats[i].max);
-  }
   parallel(N, [&](int64_t i, int thread) {
     const float* x = logits + i * V;
-    ids[i] = params[i].temperature < kGreedy ? stats[i].argmax : draw(x, V, params[i], stats[i], thread);
-    if (logprob) logprob[i] = float(double(x[ids[i]]) - stats[i].max - std::log(stats[i].sum));
+    const int32_t best = stats[i].answer();
+    ids[i] = best < 0 || params[i].temperature < kGreedy ? best : draw(x, V, params[i], stats[i], thread);
+    if (logprob) logprob[i] = stats[i].log_prob(best < 0 ? 0 : x[ids[i]]);
   });
   return GRAFT_OK;
 }

@@ -40,6 +40,7 @@ inline vf vround(vf a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_IN
 inline vf vpow2i(vf n) { return _mm512_scalef_ps(_mm512_set1_ps(1.f), n); }  // 2^n, n integral
 inline vmask vless(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
 inline vf vselect(vmask m, vf yes, vf no) { return _mm512_mask_blend_ps(m, no, yes); }
+inline vmask vmask_of(uint32_t bits) { return __mmask16(bits); }  // lane i where bit i is set
 inline __m256 vhalf_low(vf a) { return _mm512_castps512_ps256(a); }
 inline __m256 vhalf_high(vf a) { return _mm512_extractf32x8_ps(a, 1); }
 inline float vsum(vf a);
@@ -80,6 +81,10 @@ inline vf vpow2i(vf n) {  // n >= -150: two factors, so that results below the n
 }
 inline vmask vless(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
 inline vf vselect(vmask m, vf yes, vf no) { return _mm256_blendv_ps(no, yes, m); }
+inline vmask vmask_of(uint32_t bits) {
+  const __m256i lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+  return _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(int(bits)), lane), lane));
+}
 inline float vmax_lanes(vf a) {
   __m128 m = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
   m = _mm_max_ps(m, _mm_movehl_ps(m, m));

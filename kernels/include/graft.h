@@ -26,6 +26,8 @@ extern "C" {
 
 enum graft_dtype { GRAFT_F32 = 0, GRAFT_BF16 = 1, GRAFT_F16 = 2 }; /* f16: only as a source of graft_convert */
 enum graft_status { GRAFT_OK = 0, GRAFT_INVALID = 1, GRAFT_UNSUPPORTED = 2, GRAFT_OUT_OF_MEMORY = 3, GRAFT_DEVICE = 4 };
+/* In place of an id where a row of logits has no answer: it holds NaN or +inf, or nothing but -inf. */
+enum graft_row { GRAFT_ROW_BROKEN = -1, GRAFT_ROW_EMPTY = -2 };
 
 /* ---- library ---- */
 GRAFT_EXPORT int32_t graft_abi_version(void); /* GRAFT_ABI_VERSION of the header it was built with */
@@ -228,9 +230,15 @@ GRAFT_EXPORT int32_t graft_gdn_backward(float* dq, float* dk, float* dv, float* 
  * times grad_scale. */
 GRAFT_EXPORT int32_t graft_cross_entropy(float* loss, float* dlogits, const float* logits, const int32_t* labels,
                                          int32_t N, int32_t V, float grad_scale);
-/* logprob[N] of the given ids; argmax[N] of the rows (lowest index wins a tie). Either output may be NULL. */
+/* logprob[N] of the given ids; argmax[N] of the rows (lowest index wins a tie), or a graft_row, and then the logprob is
+ * NaN. Either output may be NULL. */
 GRAFT_EXPORT int32_t graft_log_prob(float* logprob, int32_t* argmax, const float* logits, const int32_t* ids, int32_t N,
                                     int32_t V);
+/* The counts[i] most likely ids of row i, lowest first among equals, and their log-probabilities: the first counts[i]
+ * places of the row in ids[N,K] and logprob[N,K]; the others are not written, nor are rows of count 0 read. Where the
+ * row has no answer each id is a graft_row and each logprob NaN. counts are 0 to K, K is 1 to V. */
+GRAFT_EXPORT int32_t graft_top_k(int32_t* ids, float* logprob, const float* logits, const int32_t* counts, int32_t N,
+                                 int32_t V, int32_t K);
 /* stats[2] = {sum (y - target)², sum target²}; dy (may be NULL) = gradient of the mean squared error, or with
  * normalized != 0 of stats[0] / stats[1]. */
 GRAFT_EXPORT int32_t graft_mse(double* stats, float* dy, const float* y, const float* target, uint64_t n,
@@ -245,6 +253,18 @@ GRAFT_EXPORT int32_t graft_adamw(float* p, float* m, float* v, const float* g, c
                                  float max_norm);
 
 /* ---- sampling ---- */
+typedef struct graft_adjustment {
+  int32_t id;
+  float scale;      /* more than 0; a logit above 0 is divided by it, any other multiplied (a repetition penalty) */
+  float add;        /* then added */
+} graft_adjustment; /* 12 bytes */
+/* logits[N,V] in place: row i takes entries entry_start[i] .. entry_start[i+1]-1, no id twice; then every id whose bit
+ * in the row's mask is 0 gets -inf, but NaN and +inf become NaN. Mask mask_rows[i] of masks[M, ceil(V/32)]; -1: none.
+ * A row without entries and mask is not touched. masks and mask_rows may be NULL (M = 0), entries too where there are
+ * none. */
+GRAFT_EXPORT int32_t graft_adjust_logits(float* logits, const graft_adjustment* entries, const int32_t* entry_start,
+                                         const uint32_t* masks, const int32_t* mask_rows, int32_t N, int32_t V,
+                                         int32_t M);
 typedef struct graft_sampling {
   float temperature;         /* 0 = argmax */
   float top_p;               /* 1 = off */
@@ -253,7 +273,8 @@ typedef struct graft_sampling {
   uint32_t seed_lo, seed_hi; /* the random number is a function of (seed, choice, position) alone */
   uint32_t choice, position;
 } graft_sampling; /* 32 bytes */
-/* ids[N], logprob[N] (of the id under softmax(logits), before temperature and cuts; may be NULL). */
+/* ids[N], logprob[N] (of the id under softmax(logits), before temperature and cuts; may be NULL). Where nothing can be
+ * drawn the logprob is NaN and the id says why: GRAFT_ROW_BROKEN or GRAFT_ROW_EMPTY. */
 GRAFT_EXPORT int32_t graft_sample(int32_t* ids, float* logprob, const float* logits, const graft_sampling* params,
                                   int32_t N, int32_t V);
 

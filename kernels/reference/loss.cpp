@@ -1,10 +1,12 @@
 // Losses and scores over rows, in double:
 //   cross entropy: loss = log sum exp(x) - x[label];  gradient = softmax(x) - onehot(label);  label -100 = no loss
 //   mse: stats = {sum (y - t)², sum t²};  dy = 2 (y - t) / n, or / stats[1] when normalised
-// A NaN logit makes the probabilities of its row NaN and never is the argmax.
+// A NaN logit makes the probabilities of its row NaN.
 #include <cmath>
+#include <limits>
 
 #include "graft.h"
+#include "logit_row.h"
 #include "status.h"
 
 namespace {
@@ -13,16 +15,12 @@ constexpr int32_t kIgnored = -100;
 
 struct Row {
   double max, sum;  // sum of exp(x - max)
-  int32_t argmax;   // -1: nothing but NaN
 };
 
 Row measure(const float* x, int32_t V) {
-  Row row{-INFINITY, 0, -1};
+  Row row{-INFINITY, 0};
   for (int32_t i = 0; i < V; i++)
-    if (row.argmax < 0 ? !std::isnan(x[i]) : x[i] > row.max) {
-      row.max = x[i];
-      row.argmax = i;
-    }
+    if (x[i] > row.max) row.max = x[i];
   for (int32_t i = 0; i < V; i++) row.sum += std::exp(x[i] - row.max);
   return row;
 }
@@ -58,10 +56,11 @@ int32_t graft_log_prob(float* logprob, int32_t* argmax, const float* logits, con
   for (int32_t i = 0; logprob && i < N; i++)
     GRAFT_CHECK(ids[i] >= 0 && ids[i] < V, "log_prob: id %d of row %d is outside 0..%d", ids[i], i, V - 1);
   for (int64_t i = 0; i < N; i++) {
-    const Row row = measure(logits + i * V, V);
-    GRAFT_CHECK(row.argmax >= 0, "log_prob: row %lld of the logits is all NaN", (long long)i);
-    if (logprob) logprob[i] = float(logits[i * V + ids[i]] - row.max - std::log(row.sum));
-    if (argmax) argmax[i] = row.argmax;
+    const float* x = logits + i * V;
+    const int32_t best = graft::best_of(x, V);
+    if (logprob)
+      logprob[i] = best < 0 ? std::numeric_limits<float>::quiet_NaN() : float(x[ids[i]] - graft::log_sum_exp(x, V));
+    if (argmax) argmax[i] = best;
   }
   return GRAFT_OK;
 }

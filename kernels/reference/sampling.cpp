@@ -4,12 +4,14 @@
 // weights exceeds u times their total. Temperatures under 1e-5 mean argmax.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "decimal.h"
 #include "graft.h"
+#include "logit_row.h"
 #include "philox.h"
-#include "status.h"
+#include "sampling_checks.h"
 
 namespace {
 
@@ -47,29 +49,13 @@ int32_t draw(const float* x, int32_t V, const graft_sampling& s, int32_t best) {
 
 extern "C" int32_t graft_sample(int32_t* ids, float* logprob, const float* logits, const graft_sampling* params,
                                 int32_t N, int32_t V) {
-  GRAFT_CHECK(ids && logits && params, "sample: null pointer");
-  GRAFT_CHECK(N >= 0 && V > 0, "sample: N is %d and V is %d, expected N >= 0 and V > 0", N, V);
-  for (int32_t i = 0; i < N; i++) {
-    const graft_sampling& s = params[i];
-    GRAFT_CHECK(s.temperature >= 0 && std::isfinite(s.temperature), "sample: temperature of row %d is %g", i,
-                s.temperature);
-    GRAFT_CHECK(s.top_p > 0 && s.top_p <= 1, "sample: top_p of row %d is %g, expected 0 < top_p <= 1", i, s.top_p);
-    GRAFT_CHECK(s.min_p >= 0 && s.min_p <= 1, "sample: min_p of row %d is %g, expected 0 <= min_p <= 1", i, s.min_p);
-    GRAFT_CHECK(s.top_k >= 0, "sample: top_k of row %d is %d, expected 0 or more", i, s.top_k);
-  }
+  GRAFT_TRY(graft::check_sample(ids, logits, params, N, V));
   for (int64_t i = 0; i < N; i++) {
     const float* x = logits + i * V;
-    int32_t best = 0;
-    for (int32_t c = 0; c < V; c++) {
-      GRAFT_CHECK(!std::isnan(x[c]), "sample: logit %d of row %lld is NaN", c, (long long)i);
-      if (x[c] > x[best]) best = c;
-    }
-    GRAFT_CHECK(std::isfinite(x[best]), "sample: the largest logit of row %lld is %g", (long long)i, x[best]);
-    ids[i] = params[i].temperature < kGreedy ? best : draw(x, V, params[i], best);
+    const int32_t best = graft::best_of(x, V);
+    ids[i] = best < 0 || params[i].temperature < kGreedy ? best : draw(x, V, params[i], best);
     if (!logprob) continue;
-    double sum = 0;
-    for (int32_t c = 0; c < V; c++) sum += std::exp(double(x[c]) - x[best]);
-    logprob[i] = float(x[ids[i]] - x[best] - std::log(sum));
+    logprob[i] = best < 0 ? std::numeric_limits<float>::quiet_NaN() : float(x[ids[i]] - graft::log_sum_exp(x, V));
   }
   return GRAFT_OK;
 }

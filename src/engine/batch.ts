@@ -37,10 +37,17 @@ export interface Drawn {
 export interface Scored {
   readonly logprobs: Float32Array;
   readonly argmax: Int32Array;
+  /** The most likely ids of each row; empty where the sequence asked for none. */
+  readonly top: readonly TokenLogprob[][];
+}
+
+/** Nothing can come of this sequence; the others of the batch are as good as ever. */
+export interface Failed {
+  readonly error: Error;
 }
 
 /** Per chunk, in the batch's order; null where no logits were wanted. */
-export type ChunkOutput = Drawn | Scored | null;
+export type ChunkOutput = Drawn | Scored | Failed | null;
 
 /** Runs batches: the model itself, or a stand-in for it in tests. */
 export interface Backend {

@@ -4,6 +4,7 @@ import type { TokenMixer } from "../../models/attention/mixer.ts";
 import type { LoadedModel } from "../../models/model.ts";
 import { RequestError } from "../errors.ts";
 import type { Ops, StateDtype } from "../ops/ops.ts";
+import type { ConstraintFactory } from "./constraint.ts";
 import { Engine } from "./engine.ts";
 import { slotShape } from "./hybrid.ts";
 import { HybridRegistry } from "./hybrid_registry.ts";
@@ -14,9 +15,11 @@ import type { EngineInfo, EngineOptions } from "./types.ts";
 
 const GIB = 2 ** 30;
 
-/** What tests may look into besides. */
+/** What is plugged into an engine besides its settings. */
 export interface EngineHooks {
-  /** Sees every row of logits that a request needs. */
+  /** Makes constraints of what requests carry; without it such requests are refused. */
+  readonly constraints?: ConstraintFactory;
+  /** Sees every row of logits that a request needs, before anything is drawn from it; for tests. */
   readonly tap?: LogitsTap;
 }
 
@@ -75,6 +78,7 @@ export function createEngine(
     scheduler: new Scheduler({ ...info, ...sharing, numPages, numStateFloats }),
     backend: runner,
     registry,
+    constraints: hooks.constraints ?? null,
     kvBytesPerToken,
     weightBytes,
     kernelClock: ops.clock,

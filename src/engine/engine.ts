@@ -1,8 +1,9 @@
 // The engine: requests in, token events out, one step at a time. It ties the scheduler, the backend that runs batches and
 // the registry of hybrids together; it knows token ids, never text, threads or HTTP.
 import type { LinearPool } from "../../models/model.ts";
-import { RequestError } from "../errors.ts";
+import { KernelError, RequestError } from "../errors.ts";
 import type { Backend, Batch, ChunkOutput, Drawn, Scored } from "./batch.ts";
+import type { ConstraintFactory } from "./constraint.ts";
 import { Counters } from "./counters.ts";
 import { generateAll, scoreAll } from "./drain.ts";
 import { engineStats } from "./engine_stats.ts";
@@ -31,7 +32,7 @@ import {
 export interface StepResult {
   readonly events: readonly { readonly id: number; readonly event: TokenEvent }[];
   readonly scores: readonly { readonly id: number; readonly result: ScoreResult }[];
-  /** Sequences ended by a fault of the backend, and scorings past their deadline. */
+  /** Sequences that cannot go on, by a fault of the backend or by themselves, and scorings past their deadline. */
   readonly failed: readonly { readonly id: number; readonly error: Error }[];
   readonly numPrefillTokens: number;
   readonly numDecodeTokens: number;
@@ -43,6 +44,8 @@ export interface EngineParts {
   readonly scheduler: Scheduler;
   readonly backend: Backend;
   readonly registry: HybridRegistry;
+  /** null: requests with a constraint are refused. */
+  readonly constraints: ConstraintFactory | null;
   /** Bytes of k and v of one token in one full-attention layer. */
   readonly kvBytesPerToken: number;
   readonly weightBytes: () => number;
@@ -81,7 +84,8 @@ export class Engine {
   /** Queues a generation and returns its id. @throws RequestError, CapacityError */
   add(request: GenerateRequest): number {
     const hybrid = this.#parts.registry.get(request.hybrid ?? BASE_HYBRID);
-    return this.#queue(generateSequence(this.#nextId, request, hybrid, this.#limits(hybrid)));
+    const { constraints } = this.#parts;
+    return this.#queue(generateSequence(this.#nextId, request, hybrid, this.#limits(hybrid), constraints));
   }
 
   /** Queues a scoring and returns its id. @throws RequestError, CapacityError */
@@ -228,12 +232,26 @@ export class Engine {
       if (count === 1 && start >= sequence.numPrompt) numDecodeTokens++;
       const output = outputs[i];
       if (!output) return;
-      if ("id" in output) events.push({ id: sequence.id, event: this.#drawn(sequence, output, now) });
-      else this.#scored(sequence, start + count - chunk.numOutputs, output, scores);
+      try {
+        if ("error" in output) throw output.error;
+        if ("id" in output) events.push({ id: sequence.id, event: this.#drawn(sequence, output, now) });
+        else this.#scored(sequence, start + count - chunk.numOutputs, output, scores);
+      } catch (error) {
+        failed.push({ id: sequence.id, error: this.#abandon(sequence, error) });
+      }
     });
     const numPrefillTokens = batch.numRows - numDecodeTokens;
     this.#counters.recordStep((now - started) / 1000, numPrefillTokens, numDecodeTokens);
     return { events, scores, failed, numPrefillTokens, numDecodeTokens };
+  }
+
+  /** Ends one sequence that cannot go on. Broken logits may come of broken pages or states: then nothing is kept. */
+  #abandon(sequence: Sequence, cause: unknown): Error {
+    const { scheduler } = this.#parts;
+    if (cause instanceof KernelError) scheduler.discard(sequence);
+    else scheduler.finish(sequence);
+    this.#forget(sequence);
+    return cause instanceof Error ? cause : new Error(String(cause));
   }
 
   #drawn(sequence: Sequence, { id, logprob, top }: Drawn, now: number): TokenEvent {
@@ -258,17 +276,19 @@ export class Engine {
 
   /** Keeps the scores of rows from `position` on; the last of them ends the sequence. */
   #scored(sequence: Sequence, position: number, output: Scored, scores: { id: number; result: ScoreResult }[]): void {
-    const { from, logprobs, argmax } = sequence.score!;
+    const { from, logprobs, argmax, numTop, top } = sequence.score!;
     const at = position + 1 - from;
     logprobs.set(output.logprobs, at);
     argmax.set(output.argmax, at);
+    if (numTop > 0) top.push(...output.top);
     this.#counters.scoredTokens += output.logprobs.length;
     if (sequence.numPending > 0) return;
     this.#counters.promptTokens += sequence.numFed;
     this.#counters.finished.score++;
     this.#end(sequence);
     const greedy = argmax.every((id, i) => id === sequence.tokens[from + i]);
-    scores.push({ id: sequence.id, result: { logprobs, argmax, greedy } });
+    const result = { logprobs, argmax, greedy, ...(numTop > 0 ? { topLogprobs: top } : {}) };
+    scores.push({ id: sequence.id, result });
   }
 }
 

@@ -3,7 +3,7 @@ import { loadModel } from "../../models/load.ts";
 import type { LoadedModel } from "../../models/model.ts";
 import { loadPool } from "../../models/pool.ts";
 import { Ops } from "../ops/ops.ts";
-import { createEngine } from "./create.ts";
+import { createEngine, type EngineHooks } from "./create.ts";
 import type { Engine } from "./engine.ts";
 import type { EngineWorkerOptions } from "./types.ts";
 
@@ -19,12 +19,12 @@ export interface OpenedEngine {
 }
 
 /** @throws RequestError, CheckpointError, KernelError */
-export async function openEngine(options: EngineWorkerOptions): Promise<OpenedEngine> {
+export async function openEngine(options: EngineWorkerOptions, hooks: EngineHooks = {}): Promise<OpenedEngine> {
   const { modelDir, weightDtype, threads, isa, extractTo, timeKernels, maxContext, pools = [] } = options;
   const ops = await Ops.load(defined({ threads, isa, extractTo, timeKernels }));
   const dtype = defined({ dtype: weightDtype });
   const model = loadModel(ops, modelDir, { ...dtype, ...defined({ maxContext }) });
-  const engine = createEngine(ops, model, options);
+  const engine = createEngine(ops, model, options, hooks);
   const load = (directory: string) => loadPool(ops, directory, dtype);
   const close = () => {
     const loaded = engine.loadedPools;

@@ -2,6 +2,7 @@
 // Knows sequences and tensors; which of them form a batch is the scheduler's decision.
 import type { Context } from "../../models/attention/mixer.ts";
 import type { Backbone } from "../../models/model.ts";
+import { KernelError } from "../errors.ts";
 import type { Ops } from "../ops/ops.ts";
 import { Arena } from "../tensor/arena.ts";
 import { rows, type Tensor, view } from "../tensor/tensor.ts";
@@ -10,6 +11,7 @@ import type { EngineMemory } from "./memory.ts";
 import { Sampler } from "./sampler.ts";
 import { type LayerGroup, planCapacity, planStep, type StepPlan } from "./step_plan.ts";
 import { StepTables } from "./step_tables.ts";
+import type { TokenLogprob } from "./types.ts";
 
 /** Logits in flight at once; scoring long texts over a large vocabulary goes through the head in slices. */
 const MAX_LOGITS = 1 << 24;
@@ -109,24 +111,32 @@ export class Runner implements Backend {
   ): ChunkOutput[] {
     const results: ChunkOutput[] = batch.chunks.map(() => null);
     this.#eachSlice(x, wanted, 0, drawn, batch, (logits, part) => {
-      const requests = part.map(({ chunk, position }) => {
-        return { sampling: batch.chunks[chunk]!.sequence.sampling, position };
-      });
-      this.#sampler.draw(logits, requests).forEach((token, i) => {
+      const sequences = part.map(({ chunk }) => batch.chunks[chunk]!.sequence);
+      const positions = part.map(({ position }) => position);
+      this.#sampler.draw(logits, sequences, positions).forEach((token, i) => {
         results[part[i]!.chunk] = token;
       });
     });
-    const all = { logprobs: new Float32Array(scored.length), argmax: new Int32Array(scored.length) };
+    const all = {
+      logprobs: new Float32Array(scored.length),
+      argmax: new Int32Array(scored.length),
+      top: [] as TokenLogprob[][],
+    };
     this.#eachSlice(x, wanted, drawn.length, scored, batch, (logits, part, from) => {
-      const { logprobs, argmax } = this.#sampler.score(logits, view(targets, from, [part.length]));
+      const numTop = part.map(({ chunk }) => batch.chunks[chunk]!.sequence.score!.numTop);
+      const { logprobs, argmax, top } = this.#sampler.score(logits, view(targets, from, [part.length]), numTop);
       all.logprobs.set(logprobs, from);
       all.argmax.set(argmax, from);
+      all.top.push(...top);
     });
     let at = 0;
     batch.chunks.forEach(({ sequence, numOutputs }, i) => {
       if (sequence.score === null || numOutputs === 0) return;
       const end = at + numOutputs;
-      results[i] = { logprobs: all.logprobs.slice(at, end), argmax: all.argmax.slice(at, end) };
+      const argmax = all.argmax.slice(at, end);
+      results[i] = argmax.every((id) => id >= 0)
+        ? { logprobs: all.logprobs.slice(at, end), argmax, top: all.top.slice(at, end) }
+        : { error: new KernelError("Cannot score the text: the model's logits hold NaN or infinity") };
       at = end;
     });
     return results;

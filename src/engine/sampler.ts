@@ -1,26 +1,34 @@
 // Draws tokens from logits and scores given ones, through the kernels. The random number behind a token is a function of
 // (seed, choice, position) alone, so a neighbour in the batch, a chunk border or a preemption cannot change it.
+import { KernelError, RequestError } from "../errors.ts";
 import { Staging } from "../ops/device.ts";
 import type { Ops } from "../ops/ops.ts";
+import { ROW_BROKEN, SAMPLING_WORDS } from "../ops/sampling_ops.ts";
 import type { Arena } from "../tensor/arena.ts";
 import { rows, type Tensor } from "../tensor/tensor.ts";
-import type { Drawn, Scored } from "./batch.ts";
+import type { Drawn, Failed, Scored } from "./batch.ts";
+import { type AdjustedSequence, LogitAdjuster } from "./logit_adjuster.ts";
 import type { SamplingState } from "./sequence.ts";
 import type { TokenLogprob } from "./types.ts";
 
-/** Words of one graft_sampling record. */
-const RECORD = 8;
-
-/** One row of logits to draw from, for the token at `position`. */
-export interface DrawRow {
+/** Whose token is drawn; a Sequence is one. */
+export interface DrawnSequence extends AdjustedSequence {
   readonly sampling: SamplingState;
-  readonly position: number;
 }
+
+/** Copies of rows of logits as the model gave them, and which rows of the batch they are. */
+interface RawRows {
+  readonly logits: Tensor;
+  readonly index: readonly number[];
+}
+
+const NO_TOP: TokenLogprob[] = [];
 
 /** Draws and scores for rows of logits on the device. */
 export class Sampler {
   readonly #ops: Ops;
   readonly #arena: Arena;
+  readonly #adjuster: LogitAdjuster;
   readonly #records: Staging<Float32Array>;
   readonly #recordWords: Uint32Array;
   readonly #ids: Staging<Int32Array>;
@@ -30,50 +38,60 @@ export class Sampler {
   constructor(ops: Ops, arena: Arena, maxRows: number) {
     this.#ops = ops;
     this.#arena = arena;
-    this.#records = Staging.float32(ops, maxRows * RECORD);
+    this.#adjuster = new LogitAdjuster(ops);
+    this.#records = Staging.float32(ops, maxRows * SAMPLING_WORDS);
     this.#recordWords = new Uint32Array(this.#records.view.buffer as ArrayBuffer);
     this.#ids = Staging.int32(ops, maxRows);
     this.#logprobs = Staging.float32(ops, maxRows);
   }
 
-  /** One token per row of logits[M, V]. */
-  draw(logits: Tensor, requests: readonly DrawRow[]): Drawn[] {
-    requests.forEach((request, i) => {
-      this.#writeRecord(i * RECORD, request);
-    });
-    const M = requests.length;
-    const wanted = requests.some(({ sampling }) => sampling.numLogprobs >= 0);
+  /** One token per row of logits [M, V], row i for sequences[i] and its token at positions[i]. Changes the logits. */
+  draw(logits: Tensor, sequences: readonly DrawnSequence[], positions: readonly number[]): (Drawn | Failed)[] {
+    const M = sequences.length;
+    // Log-probabilities are the model's own: what they need is taken before the logits are adjusted.
+    const raw = this.#rawRows(logits, sequences);
+    const top = this.#top(
+      logits,
+      sequences.map(({ sampling }) => sampling.numLogprobs),
+    );
+    const errors = this.#adjuster.apply(logits, sequences);
     const ids = this.#arena.alloc([M], "i32");
-    const logprobs = wanted ? this.#arena.alloc([M]) : null;
-    this.#ops.sample(ids, logprobs, logits, this.#records.upload(M * RECORD));
+    const logprobs = sequences.some(({ sampling }) => sampling.numLogprobs >= 0) ? this.#arena.alloc([M]) : null;
+    sequences.forEach(({ sampling }, i) => {
+      this.#writeRecord(i * SAMPLING_WORDS, sampling, positions[i]!);
+    });
+    this.#ops.sample(ids, logprobs, logits, this.#records.upload(M * SAMPLING_WORDS));
     this.#ids.download(ids, M);
     if (logprobs !== null) this.#logprobs.download(logprobs, M);
-    return requests.map(({ sampling }, i) => {
+    if (raw !== null) this.#rawLogprobs(raw);
+    return sequences.map((sequence, i) => {
       const id = this.#ids.view[i]!;
-      const logprob = sampling.numLogprobs >= 0 ? this.#logprobs.view[i]! : Number.NaN;
-      const top = sampling.numLogprobs > 0 ? this.#top(rows(logits, i, 1), id, logprob, sampling.numLogprobs) : [];
-      return { id, logprob, top };
+      if (id < 0) return { error: errors.get(i) ?? nothingToDraw(id, sequence) };
+      const logprob = sequence.sampling.numLogprobs >= 0 ? this.#logprobs.view[i]! : Number.NaN;
+      return { id, logprob, top: top?.[i] ?? NO_TOP };
     });
   }
 
-  /** Log-probabilities of ids i32[M] under logits[M, V], and the most likely ids. */
-  score(logits: Tensor, ids: Tensor): Scored {
+  /** Log-probabilities of ids i32[M] under logits[M, V], and of the numTop[i] most likely ids of row i. */
+  score(logits: Tensor, ids: Tensor, numTop: readonly number[]): Scored {
     const M = ids.shape[0]!;
     const logprobs = this.#arena.alloc([M]);
     const argmax = this.#arena.alloc([M], "i32");
     this.#ops.logProb(logprobs, argmax, logits, ids);
     this.#logprobs.download(logprobs, M);
     this.#ids.download(argmax, M);
-    return { logprobs: this.#logprobs.view.slice(0, M), argmax: this.#ids.view.slice(0, M) };
+    const top = this.#top(logits, numTop) ?? numTop.map(() => NO_TOP);
+    return { logprobs: this.#logprobs.view.slice(0, M), argmax: this.#ids.view.slice(0, M), top };
   }
 
   close(): void {
+    this.#adjuster.close();
     this.#records.close();
     this.#ids.close();
     this.#logprobs.close();
   }
 
-  #writeRecord(at: number, { sampling, position }: DrawRow): void {
+  #writeRecord(at: number, sampling: SamplingState, position: number): void {
     const [floats, words] = [this.#records.view, this.#recordWords];
     floats[at] = sampling.temperature;
     floats[at + 1] = sampling.topP;
@@ -85,18 +103,60 @@ export class Sampler {
     words[at + 7] = position;
   }
 
-  /** The k most likely ids of one row, lowest id first among equals; the normaliser follows from a known log-probability. */
-  #top(row: Tensor, id: number, logprob: number, k: number): TokenLogprob[] {
-    const logits = this.#ops.toFloat32(row);
-    const normalizer = logits[id]! - logprob;
-    const best: number[] = [];
-    for (let i = 0; i < logits.length; i++) {
-      if (best.length === k && !(logits[i]! > logits[best[k - 1]!]!)) continue;
-      let at = best.length;
-      while (at > 0 && logits[i]! > logits[best[at - 1]!]!) at--;
-      best.splice(at, 0, i);
-      if (best.length > k) best.pop();
-    }
-    return best.map((i) => ({ id: i, logprob: logits[i]! - normalizer }));
+  /** The rows that adjusting will change and whose log-probabilities are wanted. */
+  #rawRows(logits: Tensor, sequences: readonly DrawnSequence[]): RawRows | null {
+    const index: number[] = [];
+    sequences.forEach(({ sampling, adjustments, constraint }, i) => {
+      if (sampling.numLogprobs >= 0 && (adjustments !== null || constraint !== null)) index.push(i);
+    });
+    if (index.length === 0) return null;
+    const copy = this.#arena.alloc([index.length, logits.shape[1]!]);
+    index.forEach((row, i) => {
+      this.#ops.copy(rows(copy, i, 1), rows(logits, row, 1));
+    });
+    return { logits: copy, index };
   }
+
+  /** Replaces the log-probabilities of the ids just drawn from adjusted rows. */
+  #rawLogprobs({ logits, index }: RawRows): void {
+    const ids = this.#arena.alloc([index.length], "i32");
+    const logprobs = this.#arena.alloc([index.length]);
+    this.#ops.upload(
+      ids,
+      Int32Array.from(index, (row) => Math.max(0, this.#ids.view[row]!)),
+    );
+    this.#ops.logProb(logprobs, null, logits, ids);
+    this.#ops.toFloat32(logprobs).forEach((logprob, i) => {
+      this.#logprobs.view[index[i]!] = logprob;
+    });
+  }
+
+  /** The counts[i] most likely ids of each row; null where no row wants any. */
+  #top(logits: Tensor, counts: readonly number[]): TokenLogprob[][] | null {
+    const V = logits.shape[1]!;
+    const K = counts.reduce((most, count) => Math.max(most, Math.min(count, V)), 0);
+    if (K === 0) return null;
+    const M = counts.length;
+    const wanted = this.#arena.alloc([M], "i32");
+    const [ids, logprobs] = [this.#arena.alloc([M, K], "i32"), this.#arena.alloc([M, K])];
+    this.#ops.upload(
+      wanted,
+      Int32Array.from(counts, (count) => Math.max(0, Math.min(count, V))),
+    );
+    this.#ops.topK(ids, logprobs, logits, wanted);
+    const [idsOut, logprobsOut] = [this.#ops.toInt32(ids), this.#ops.toFloat32(logprobs)];
+    return counts.map((count, i) =>
+      count <= 0
+        ? NO_TOP
+        : Array.from({ length: Math.min(count, V) }, (_, j) => {
+            return { id: idsOut[i * K + j]!, logprob: logprobsOut[i * K + j]! };
+          }),
+    );
+  }
+}
+
+function nothingToDraw(id: number, { constraint }: DrawnSequence): Error {
+  if (id === ROW_BROKEN) return new KernelError("Cannot draw a token: the model's logits hold NaN or infinity");
+  if (constraint === null) return new KernelError("Cannot draw a token: every logit of the model is -infinity");
+  return new RequestError("constraint_failed", "Cannot go on with the text: its constraint allows no token here");
 }

@@ -99,6 +99,12 @@ export class Scheduler {
     this.#drop(sequence);
   }
 
+  /** Ends a sequence that computed nonsense: what was kept of it could spoil others, and nobody knows what that is. */
+  discard(sequence: Sequence): void {
+    this.#drop(sequence);
+    this.sharing.forget();
+  }
+
   /** Ends the sequences of a batch that went wrong. */
   fail(batch: Batch): void {
     for (const { sequence } of batch.chunks) this.#drop(sequence);

@@ -1,9 +1,11 @@
 // One sequence's whole state: its tokens, how far they are computed, and the pages and slots it holds.
 // Knows neither queue nor batch; scheduler.ts moves it.
+import type { TokenConstraint } from "./constraint.ts";
 import type { Hybrid } from "./hybrid.ts";
+import { LogitAdjustments } from "./logit_adjustments.ts";
 import type { Snapshot } from "./prefix_cache.ts";
 import { Stopwatch } from "./timings.ts";
-import type { FinishReason, SamplingParams, Usage } from "./types.ts";
+import type { FinishReason, SamplingParams, TokenLogprob, Usage } from "./types.ts";
 
 /** How a sequence's tokens are drawn, every default filled in. */
 export interface SamplingState extends Required<SamplingParams> {
@@ -18,6 +20,9 @@ export interface ScoreState {
   readonly from: number;
   readonly logprobs: Float32Array;
   readonly argmax: Int32Array;
+  /** Most likely ids wanted at each place, and what was found of them. */
+  readonly numTop: number;
+  readonly top: TokenLogprob[][];
 }
 
 /** Sequences that score continuations of one context under one hybrid. */
@@ -39,6 +44,8 @@ export interface SequenceSpec {
   readonly maxTokens: number;
   readonly sampling: SamplingState;
   readonly stopIds: ReadonlySet<number>;
+  /** null: any text. */
+  readonly constraint: TokenConstraint | null;
   /** null: generate. */
   readonly score: ScoreState | null;
   /** Lower goes first. */
@@ -56,6 +63,9 @@ export class Sequence {
   readonly maxTokens: number;
   readonly sampling: SamplingState;
   readonly stopIds: ReadonlySet<number>;
+  readonly constraint: TokenConstraint | null;
+  /** Penalties and biases as of its last token; like the tokens they outlive a preemption. */
+  readonly adjustments: LogitAdjustments | null;
   readonly score: ScoreState | null;
   readonly priority: number;
   readonly deadlineMs: number;
@@ -88,6 +98,8 @@ export class Sequence {
     this.maxTokens = spec.maxTokens;
     this.sampling = spec.sampling;
     this.stopIds = spec.stopIds;
+    this.constraint = spec.constraint;
+    this.adjustments = LogitAdjustments.of(spec.sampling, spec.tokens);
     this.score = spec.score;
     this.priority = spec.priority;
     this.deadlineMs = spec.deadlineMs;
@@ -118,10 +130,13 @@ export class Sequence {
     return this.score === null ? this.tokens.length - 1 : this.score.from - 1;
   }
 
-  /** Appends a generated token and says whether it ends the sequence. */
+  /** Appends a generated token and says whether it ends the sequence. @throws what the constraint does */
   append(id: number): FinishReason | null {
     this.tokens.push(id);
     if (this.stopIds.has(id)) return "stop";
+    this.adjustments?.accept(id);
+    this.constraint?.accept(id);
+    if (this.constraint?.done) return "stop";
     return this.tokens.length >= this.maxTokens ? "length" : null;
   }
 

@@ -2,13 +2,17 @@
 // (Engine in its own thread, EngineClient from another). Token ids only: no text, no HTTP, no tensors.
 import type { Variant } from "../../models/attention/mixer.ts";
 import type { Isa } from "../ops/library.ts";
+import type { ConstraintSpec } from "./constraint.ts";
 
 export type { Variant };
 
 /** The hybrid every engine begins with: each layer keeps the token mixer that the checkpoint itself holds. */
 export const BASE_HYBRID = "base";
 
-/** How the next token is drawn. Absent fields take the values shown. */
+/**
+ * How the next token is drawn. Absent fields take the values shown. The logits are changed in this order: repetition
+ * penalty, presence and frequency penalty, bias, constraint; then come temperature, topK, topP and minP.
+ */
 export interface SamplingParams {
   /** 0 = the most likely token (default 0). */
   temperature?: number;
@@ -20,6 +24,14 @@ export interface SamplingParams {
   minP?: number;
   /** Integer 0..2^53-1; the randomness is a function of (seed, choice, position) alone (default 0). */
   seed?: number;
+  /** -2..2, taken once from the logit of every token that has been generated; 0 = off (default 0). */
+  presencePenalty?: number;
+  /** -2..2, taken from a logit as often as its token has been generated; 0 = off (default 0). */
+  frequencyPenalty?: number;
+  /** 0.000001..2: a token of the prompt or the text has its logit divided by it, or multiplied if negative; 1 = off (default 1). */
+  repetitionPenalty?: number;
+  /** Added to the logits of these ids: (id, -100..100), no id twice (default none). */
+  logitBias?: readonly (readonly [id: number, bias: number])[];
 }
 
 /** One sequence to generate. */
@@ -35,7 +47,10 @@ export interface GenerateRequest {
   stopIds?: readonly number[];
   /** Index among the n choices of one prompt (default 0). */
   choice?: number;
-  /** Report log-probabilities: 0 = of the chosen token only, k > 0 = also of the k most likely (at most 20). */
+  /**
+   * Report log-probabilities: 0 = of the chosen token only, k > 0 = also of the k most likely (at most 20). They are the
+   * model's own: of softmax(logits) before penalties, bias, constraint and temperature.
+   */
   logprobs?: number;
   /**
    * Lower goes first, an integer (default 0); among equals the earlier request does. It decides who begins, who gets the
@@ -45,6 +60,8 @@ export interface GenerateRequest {
   priority?: number;
   /** Milliseconds from acceptance after which it ends with "deadline", waiting or running, at the next step (default: none). */
   deadlineMs?: number;
+  /** What the text must look like; needs an engine with a ConstraintFactory. */
+  constraint?: ConstraintSpec;
 }
 
 /** Why a sequence ended; "cancelled" also covers a sequence cut by close(). */
@@ -78,7 +95,7 @@ export interface Usage {
 export interface TokenEvent {
   /** At least one id, except in a "cancelled" or "deadline" event. */
   tokenIds: number[];
-  /** Beside each id, where the request asked for logprobs: natural logarithm under softmax(logits), untempered. */
+  /** Beside each id, where the request asked for logprobs: natural logarithm under the model's own softmax(logits). */
   logprobs?: number[];
   /** Beside each id, where the request asked for logprobs > 0: most likely first. */
   topLogprobs?: TokenLogprob[][];
@@ -108,6 +125,8 @@ export interface ScoreRequest {
   priority?: number;
   /** As in a GenerateRequest; what is past it fails with the RequestError "deadline_exceeded". */
   deadlineMs?: number;
+  /** Also report the k most likely ids at each continuation position: 0 to 20 (default 0). */
+  topLogprobs?: number;
 }
 
 /** What a scored continuation got. */
@@ -118,6 +137,8 @@ export interface ScoreResult {
   argmax: Int32Array;
   /** Whether every continuation id is the most likely one: greedy decoding would write exactly this continuation. */
   greedy: boolean;
+  /** One list per continuation id, most likely first; where the request asked for them. */
+  topLogprobs?: TokenLogprob[][];
 }
 
 /** A hybrid as a mask over the shared backbone. */

@@ -1,4 +1,4 @@
-// The forward ops that know sequences: attention over pages, convolutions, linear attention over state slots, sampling.
+// The forward ops that know sequences: attention over pages, convolutions, linear attention over state slots.
 // Shapes are given in the header; [N, H, D] and [N, H*D] are the same to a kernel.
 import { dtypeCode } from "../tensor/dtype.ts";
 import { numel, type Tensor } from "../tensor/tensor.ts";
@@ -306,29 +306,5 @@ export class ForwardOps extends DenseOps {
     const code = dtypeCode(dtype);
     const status = this.symbols.graft_gdn_state_read(at(recurrent), at(state), Hk, Hv, Dk, Dv, block, code, position);
     this.check("gdnStateRead", status);
-  }
-
-  // ---- scores and sampling ----
-
-  /** Log-probability of ids[i] under logits row i and the argmax of the row; either output may be null. */
-  logProb(logprob: Tensor | null, argmax: Tensor | null, logits: Tensor, ids: Tensor): void {
-    const N = rowsOf("logProb", "ids", ids);
-    const V = numel(logits) / N;
-    expectRows("logProb", "logits", logits, N, V);
-    expectCount("logProb", "ids", ids, N, "i32");
-    if (logprob) expectCount("logProb", "logprob", logprob, N);
-    if (argmax) expectCount("logProb", "argmax", argmax, N, "i32");
-    this.check("logProb", this.symbols.graft_log_prob(at(logprob), at(argmax), at(logits), at(ids), N, V));
-  }
-
-  /** params: N packed `graft_sampling` records of 8 words (see the header). */
-  sample(ids: Tensor, logprob: Tensor | null, logits: Tensor, params: Tensor): void {
-    const N = rowsOf("sample", "ids", ids);
-    const V = numel(logits) / N;
-    expectCount("sample", "ids", ids, N, "i32");
-    expectRows("sample", "logits", logits, N, V);
-    expectAtLeast("sample", "params", params, N * 8, params.dtype);
-    if (logprob) expectCount("sample", "logprob", logprob, N);
-    this.check("sample", this.symbols.graft_sample(at(ids), at(logprob), at(logits), at(params), N, V));
   }
 }

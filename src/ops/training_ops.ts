@@ -3,7 +3,7 @@
 import { KernelError } from "../errors.ts";
 import { numel, type Tensor } from "../tensor/tensor.ts";
 import { at, expectCount, expectCounts, expectRows, rowsOf } from "./expect.ts";
-import { ForwardOps } from "./forward_ops.ts";
+import { SamplingOps } from "./sampling_ops.ts";
 
 /** Scalars of one AdamW step with decoupled weight decay. */
 export interface AdamwStep {
@@ -18,7 +18,7 @@ export interface AdamwStep {
 }
 
 /** The forward ops, and the training ops that know no sequence. */
-export class TrainingOps extends ForwardOps {
+export class TrainingOps extends SamplingOps {
   // ---- products with row-major f32 weights ----
 
   /** y[N,M] = x[N,K] Wᵀ (+ bias), or added to y. */

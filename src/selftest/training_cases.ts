@@ -1,5 +1,5 @@
 // Self-test cases of losses, the optimiser and sampling.
-import { LIMITS, range, type SelftestCase } from "./case.ts";
+import { LIMITS, range, type SelftestCase, startsOf } from "./case.ts";
 
 const losses: SelftestCase = {
   name: "cross_entropy, log_prob, mse, sum_squares, 33 × 1001",
@@ -54,5 +54,31 @@ const sampling: SelftestCase = {
   },
 };
 
+const adjustments: SelftestCase = {
+  name: "adjust_logits, top_k, 9 × 1001: penalties, biases, masks",
+  limit: LIMITS.forward,
+  run(b) {
+    const [N, V, K] = [9, 1001, 20];
+    const ids = range(N).map((i) => range(V).filter((id) => (id * 7 + i) % (i + 2) === 0));
+    const floats = Float32Array.from(ids.flatMap((row) => row.flatMap((id) => [0, 1 + (id % 5) / 10, (id % 9) - 4])));
+    const entries = new Int32Array(floats.buffer);
+    ids.flat().forEach((id, i) => {
+      entries[3 * i] = id;
+    });
+    const words = Math.ceil(V / 32);
+    const masks = Int32Array.from({ length: 3 * words }, (_, i) => Math.imul(i + 1, 0x9e3779b1) | 1);
+    const logits = b.random("logits", [N, V], 6);
+    b.ops.adjustLogits(logits, {
+      entries: b.words([entries.length], entries),
+      entryStart: b.ints(startsOf(ids.map((row) => row.length))),
+      masks: b.words([3, words], masks),
+      maskRows: b.ints(range(N).map((i) => (i % 4) - 1)),
+    });
+    // Of every id its probability, which is finite where the logit is not.
+    b.ops.crossEntropy(b.output("loss", [N]), b.output("softmax", [N, V]), logits, b.ints(Array(N).fill(0)), 1);
+    b.ops.topK(b.output("ids", [N, K], "i32"), b.output("logprob", [N, K]), logits, b.ints(Array(N).fill(K)));
+  },
+};
+
 /** Cases of losses, the optimiser and sampling. */
-export const trainingCases: readonly SelftestCase[] = [losses, adamw, sampling];
+export const trainingCases: readonly SelftestCase[] = [losses, adamw, sampling, adjustments];

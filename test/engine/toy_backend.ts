@@ -134,7 +134,7 @@ export class ToyBackend implements Backend {
       draw(all, sampling.seed, sampling.choice, start + count - numOutputs + i + 1),
     );
     if (score === null) return { id: next[0]!, logprob: -next[0]!, top: [] };
-    return { logprobs: Float32Array.from(next, (id) => -id), argmax: Int32Array.from(next) };
+    return { logprobs: Float32Array.from(next, (id) => -id), argmax: Int32Array.from(next), top: [] };
   }
 
   /** Hash of the history up to each token of the chunk, as this layer's memory has it. */
@@ -199,6 +199,7 @@ export function toyEngine(kinds: readonly (typeof KINDS)[number][], limits: ToyL
     scheduler,
     backend,
     registry,
+    constraints: null,
     clock,
     kvBytesPerToken: 8,
     weightBytes: () => 0,

@@ -1,6 +1,7 @@
 // Losses and scores: golden files, the reference at odd sizes, ignored labels, NaN and infinite logits.
 import { describe, expect, test } from "bun:test";
 import type { Ops } from "../../src/ops/ops.ts";
+import { ROW_BROKEN, ROW_EMPTY } from "../../src/ops/sampling_ops.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";
 import { guarded, isas, opsOf } from "../support/kernels.ts";
 import { eachGolden, expectClose, expectGolden, expectSameBits, fastIsas, random } from "../support/op_case.ts";
@@ -129,30 +130,35 @@ for (const isa of fastIsas) {
 }
 
 describe.each(isas)("%s", (isa) => {
-  test("logProb() takes the lowest of equal maxima and never a NaN", async () => {
+  test("logProb() takes the lowest of equal maxima, and a row that holds NaN has no answer", async () => {
     const ops = await opsOf(isa);
     const V = 9000;
     const values = new Float32Array(3 * V).fill(-1);
     values.set([5, 7, 7], 100);
     values[8999] = 7; // row 0: 7 at 101, 102 and in the second chunk
-    values.fill(Number.NaN, V, 2 * V);
-    values[V + 8500] = -3; // row 1: one number
+    values[V + 8500] = Number.NaN; // row 1
     values.fill(Number.NEGATIVE_INFINITY, 2 * V, 3 * V);
     values[2 * V + 17] = 2; // row 2: everything else is masked
     const [logprob, argmax] = [guarded(ops, [3]), guarded(ops, [3], "i32")];
     ops.logProb(logprob, argmax, ops.fromArray([3, V], values), ints(ops, [0, 8500, 17]));
-    expect(Array.from(ops.toInt32(argmax))).toEqual([101, 8500, 17]);
+    expect(Array.from(ops.toInt32(argmax))).toEqual([101, ROW_BROKEN, 17]);
     const [first, second, third] = ops.toFloat32(logprob);
     expect(first).toBeCloseTo(-1 - Math.log(3 * Math.exp(7) + Math.exp(5) + (V - 4) * Math.exp(-1)), 4);
     expect(second).toBeNaN();
     expect(third).toBe(0);
   });
 
-  test("a row of NaN alone is an error, a NaN logit makes the loss NaN", async () => {
+  test("logProb() of a row of NaN or of -infinity alone says so", async () => {
     const ops = await opsOf(isa);
-    const argmax = guarded(ops, [1], "i32");
-    const bad = ops.fromArray([1, 4], new Float32Array(4).fill(Number.NaN));
-    expect(() => ops.logProb(null, argmax, bad, ints(ops, [0]))).toThrow("row 0 of the logits is all NaN");
+    const [logprob, argmax] = [guarded(ops, [2]), guarded(ops, [2], "i32")];
+    const values = new Float32Array(8).fill(Number.NaN).fill(Number.NEGATIVE_INFINITY, 4);
+    ops.logProb(logprob, argmax, ops.fromArray([2, 4], values), ints(ops, [0, 1]));
+    expect(Array.from(ops.toInt32(argmax))).toEqual([ROW_BROKEN, ROW_EMPTY]);
+    expect(Array.from(ops.toFloat32(logprob), Number.isNaN)).toEqual([true, true]);
+  });
+
+  test("a NaN logit makes the loss NaN", async () => {
+    const ops = await opsOf(isa);
     const loss = guarded(ops, [1]);
     const dlogits = guarded(ops, [1, 4]);
     ops.crossEntropy(loss, dlogits, ops.fromArray([1, 4], Float32Array.of(0, Number.NaN, 1, 2)), ints(ops, [0]));
