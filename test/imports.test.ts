@@ -16,6 +16,7 @@ const levels: Readonly<Record<string, number>> = {
   "src/ops": 2,
   "src/checkpoint": 2,
   "src/data": 2,
+  "src/grammar": 2,
   models: 3,
   "src/engine": 4,
   "src/train": 4,
