@@ -2,15 +2,16 @@
 
 import { randomBytes } from "node:crypto";
 import type { ServerContext } from "./context.ts";
-import { errorBody, HttpError, logText, toHttpError } from "./errors.ts";
-import { type ChoicePiece, generateChoices } from "./generation.ts";
+import { errorBody } from "./errors.ts";
+import type { ChoicePiece } from "./generation.ts";
 import type { GenerationPlan } from "./plan.ts";
 import { recordOf } from "./request_record.ts";
-import { type SseEvent, sseResponse, withTimeout } from "./sse.ts";
+import type { SseEvent } from "./sse.ts";
+import { streamAnswer, wholePieces } from "./stream_answer.ts";
 import { UsageCount } from "./usage.ts";
 
-/** How long a stream waits for its first token before the headers go out; until then errors keep their status. */
-const FIRST_PIECE_MS = 1000;
+/** What ends every stream of the completion routes. */
+const DONE: SseEvent = { data: "[DONE]" };
 
 /** The shapes of one route. */
 export interface AnswerShape {
@@ -37,9 +38,6 @@ export async function answer(
   stream: { readonly on: boolean; readonly usage: boolean },
   shape: AnswerShape,
 ): Promise<object | Response> {
-  const record = recordOf(request);
-  record.model = plan.served.id;
-  record.hybrid = plan.served.hybrid;
   const head = {
     id: `${shape.idPrefix}-${randomBytes(12).toString("hex")}`,
     created: Math.floor(Date.now() / 1000),
@@ -59,18 +57,15 @@ async function wholeAnswer(
 ): Promise<object> {
   const usage = new UsageCount(plan.n, recordOf(request));
   const pieces = Array.from({ length: plan.n * plan.prompts.length }, (): ChoicePiece[] => []);
-  for await (const piece of generateChoices(context, plan, request.signal)) {
+  for await (const piece of wholePieces(context, request, plan)) {
     usage.add(piece);
     pieces[piece.index]!.push(piece);
-    if (piece.finishReason === "cancelled" && !request.signal.aborted) {
-      throw new HttpError(503, "cancelled", "The server ended this request before it was complete");
-    }
   }
   const choices = (shape.select?.(pieces) ?? pieces).map((list, index) => shape.choice(index, list));
   return { ...head, object: shape.object, choices, usage: usage.body() };
 }
 
-async function streamedAnswer(
+function streamedAnswer(
   context: ServerContext,
   request: Request,
   plan: GenerationPlan,
@@ -78,13 +73,6 @@ async function streamedAnswer(
   shape: AnswerShape,
   head: object,
 ): Promise<Response> {
-  const stop = new AbortController();
-  const pieces = generateChoices(context, plan, stop.signal);
-  const leave = () => stop.abort();
-  request.signal.addEventListener("abort", leave, { once: true });
-  // A full queue or a bad request shows before the first token, and then deserves its own status.
-  const first = pieces.next();
-  await withTimeout(first, FIRST_PIECE_MS);
   const usage = new UsageCount(plan.n, recordOf(request));
   const chunk = (choices: readonly object[], last?: object): SseEvent => ({
     data: JSON.stringify({
@@ -94,29 +82,17 @@ async function streamedAnswer(
       ...(withUsage ? { usage: last ?? null } : {}),
     }),
   });
-  async function* events(signal: AbortSignal): AsyncGenerator<SseEvent> {
-    signal.addEventListener("abort", leave, { once: true });
-    try {
+  return streamAnswer(context, request, plan, {
+    async *events(pieces) {
       for (const choice of shape.opening(plan)) yield chunk([choice]);
-      for (let next = await first; next.done !== true; next = await pieces.next()) {
-        usage.add(next.value);
-        const choice = shape.chunk(next.value);
+      for await (const piece of pieces) {
+        usage.add(piece);
+        const choice = shape.chunk(piece);
         if (choice !== null) yield chunk([choice]);
       }
       if (withUsage) yield chunk([], usage.body());
-      yield { data: "[DONE]" };
-    } finally {
-      request.signal.removeEventListener("abort", leave);
-      leave();
-      await pieces.return(undefined);
-    }
-  }
-  return sseResponse(request, events, (error) => {
-    const record = recordOf(request);
-    const text = logText(error);
-    if (text !== null) context.log(text, "error", { request_id: record.id });
-    const answer = toHttpError(error);
-    record.errorCode = answer.code;
-    return [{ data: JSON.stringify(errorBody(answer)) }, { data: "[DONE]" }];
+      yield DONE;
+    },
+    failure: (error) => [{ data: JSON.stringify(errorBody(error)) }, DONE],
   });
 }

@@ -14,6 +14,7 @@ import { healthRoutes } from "./health/routes.ts";
 import { hybridRoutes } from "./hybrids/routes.ts";
 import { modelRoutes } from "./models/routes.ts";
 import { recordOf } from "./request_record.ts";
+import { responseRoutes } from "./responses/routes.ts";
 import { scoreRoutes } from "./score/routes.ts";
 import { searchRoutes } from "./searches/routes.ts";
 import { taskRoutes } from "./tasks/routes.ts";
@@ -57,6 +58,7 @@ export function createApp(context: ServerContext, version: string) {
     .use(modelRoutes(context))
     .use(completionRoutes(context))
     .use(chatRoutes(context))
+    .use(responseRoutes(context))
     .use(embeddingRoutes())
     .use(scoreRoutes(context))
     .use(hybridRoutes(context))

@@ -21,6 +21,24 @@ export interface TextDelta {
   readonly ended: "stop" | "tool_calls" | null;
 }
 
+/** A whole call. */
+export interface ToolCall {
+  readonly id: string;
+  readonly name: string;
+  readonly arguments: string;
+}
+
+/** The calls of one choice out of all their parts. */
+export function wholeCalls(deltas: readonly ToolCallDelta[]): ToolCall[] {
+  const calls: ToolCall[] = [];
+  for (const { index, id = "", name = "", arguments: args } of deltas) {
+    const known = calls[index];
+    calls[index] =
+      known === undefined ? { id, name, arguments: args } : { ...known, arguments: known.arguments + args };
+  }
+  return calls;
+}
+
 /** Reads one choice as its ids come. Without a tokenizer there is no text, and nothing to cut. */
 export class ChoiceText {
   readonly #detokenizer: Detokenizer | null;

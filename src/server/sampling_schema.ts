@@ -81,7 +81,6 @@ export interface SamplingBody {
   readonly stop_token_ids?: readonly number[];
   readonly ignore_eos?: boolean;
   readonly stream?: boolean;
-  readonly stream_options?: { readonly include_usage?: boolean };
   readonly return_token_ids?: boolean;
 }
 

@@ -1,10 +1,10 @@
 // What an answer of a chat looks like, streamed or whole.
 
 import type { AnswerShape } from "../answer.ts";
-import type { ToolCallDelta } from "../choice_text.ts";
+import { type ToolCall, type ToolCallDelta, wholeCalls } from "../choice_text.ts";
 import type { ServerContext } from "../context.ts";
 import type { ChoicePiece } from "../generation.ts";
-import { tokenText } from "../prompt.ts";
+import { tokenLogprobs } from "../token_logprobs.ts";
 import type { ChatBody } from "./schema.ts";
 
 /** The shape of the answer to `body`. */
@@ -12,7 +12,7 @@ export function chatShape(context: ServerContext, body: ChatBody): AnswerShape {
   const withLogprobs = body.logprobs === true;
   const withIds = body.return_token_ids === true;
   const extras = (pieces: readonly ChoicePiece[]) => ({
-    logprobs: withLogprobs ? { content: chatLogprobs(context, pieces), refusal: null } : null,
+    logprobs: withLogprobs ? { content: tokenLogprobs(context, pieces), refusal: null } : null,
     finish_reason: pieces.at(-1)?.finishReason ?? null,
     ...(withIds ? { token_ids: pieces.flatMap((piece) => piece.tokenIds) } : {}),
   });
@@ -39,7 +39,7 @@ export function chatShape(context: ServerContext, body: ChatBody): AnswerShape {
     },
     choice(index, pieces) {
       const content = pieces.map((piece) => piece.text).join("");
-      const calls = wholeCalls(pieces);
+      const calls = wholeCalls(pieces.flatMap((piece) => piece.calls));
       const message = {
         role: "assistant",
         content: content === "" && calls.length > 0 ? null : content,
@@ -51,24 +51,6 @@ export function chatShape(context: ServerContext, body: ChatBody): AnswerShape {
   };
 }
 
-/** A whole call. */
-export interface ToolCall {
-  readonly id: string;
-  readonly name: string;
-  readonly arguments: string;
-}
-
-/** The calls of one choice out of all its pieces. */
-export function wholeCalls(pieces: readonly ChoicePiece[]): ToolCall[] {
-  const calls: ToolCall[] = [];
-  for (const { index, id = "", name = "", arguments: args } of pieces.flatMap((piece) => piece.calls)) {
-    const known = calls[index];
-    calls[index] =
-      known === undefined ? { id, name, arguments: args } : { ...known, arguments: known.arguments + args };
-  }
-  return calls;
-}
-
 function callView({ id, name, arguments: args }: ToolCall) {
   return { id, type: "function", function: { name, arguments: args } };
 }
@@ -76,15 +58,4 @@ function callView({ id, name, arguments: args }: ToolCall) {
 function callDelta({ index, id, name, arguments: args }: ToolCallDelta) {
   if (name === undefined) return { index, function: { arguments: args } };
   return { index, id, type: "function", function: { name, arguments: args } };
-}
-
-function chatLogprobs(context: ServerContext, pieces: readonly ChoicePiece[]) {
-  const entry = ({ id, logprob }: { id: number; logprob: number }) => ({
-    token: tokenText(context, [id], true),
-    logprob,
-    bytes: [...(context.text.tokenizer?.pieceBytes(id) ?? [])],
-  });
-  return pieces.flatMap((piece) =>
-    piece.logprobs.map((token) => ({ ...entry(token), top_logprobs: token.top.map(entry) })),
-  );
 }
