@@ -33,3 +33,10 @@ export class CapacityError extends GraftError {
     super("capacity", message, options);
   }
 }
+
+/** The engine was lost while it worked, or is not there now. */
+export class EngineLostError extends GraftError {
+  constructor(code: "engine_restarted" | "engine_restarting" | "engine_dead", message: string, options?: ErrorOptions) {
+    super(code, message, options);
+  }
+}

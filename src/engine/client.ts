@@ -1,12 +1,13 @@
 // The engine seen from another thread: starts the worker, turns its messages into streams and promises, watches its beat.
 // Makes no native call, so the thread that answers HTTP can hold it.
-import { KernelError } from "../errors.ts";
+import { EngineLostError, KernelError } from "../errors.ts";
 import { workerUrl } from "../text/worker_url.ts";
 import { type CallName, type Calls, type FromEngine, fromWire, type ToEngine } from "./protocol.ts";
 import { TokenStream } from "./token_stream.ts";
 import type {
   EngineClient,
   EngineInfo,
+  EngineState,
   EngineStats,
   EngineWorkerOptions,
   GenerateRequest,
@@ -27,9 +28,24 @@ interface PendingCall {
   readonly reject: (error: Error) => void;
 }
 
-/** Starts an engine in its own thread and waits until its model is loaded. @throws RequestError, CheckpointError, KernelError */
-export async function startEngine(options: EngineWorkerOptions): Promise<EngineClient> {
-  const worker = new Worker(workerUrl(import.meta.url, "worker.ts", "engine/worker.ts"));
+/** An engine in a thread that can be ended by force. */
+export interface EngineThread extends EngineClient {
+  /** Resolves with the reason once the thread is gone, however it ended. */
+  readonly gone: Promise<Error>;
+  /** Ends the thread where it stands; what runs fails with EngineLostError. */
+  kill(why: string): void;
+}
+
+/**
+ * Starts an engine in its own thread and waits until its model is loaded.
+ * @param entry the thread's code, when it is not the engine's own
+ * @throws RequestError, CheckpointError, KernelError
+ */
+export async function startEngine(
+  options: EngineWorkerOptions,
+  entry: URL = workerUrl(import.meta.url, "worker.ts", "engine/worker.ts"),
+): Promise<EngineThread> {
+  const worker = new Worker(entry);
   const beat = new SharedArrayBuffer(4);
   const info = await new Promise<EngineInfo>((resolve, reject) => {
     worker.onmessage = ({ data }: MessageEvent<FromEngine>) => {
@@ -45,8 +61,10 @@ export async function startEngine(options: EngineWorkerOptions): Promise<EngineC
   return new WorkerEngineClient(worker, info, new Int32Array(beat));
 }
 
-class WorkerEngineClient implements EngineClient {
+class WorkerEngineClient implements EngineThread {
   readonly info: EngineInfo;
+  readonly restarts = 0;
+  readonly gone: Promise<Error>;
   readonly #worker: Worker;
   readonly #beat: Int32Array;
   readonly #watch: ReturnType<typeof setInterval>;
@@ -57,17 +75,21 @@ class WorkerEngineClient implements EngineClient {
   #lastBeatAt = 0;
   #stopped: Error | null = null;
   #onClosed: (() => void) | null = null;
+  #onGone: (reason: Error) => void = () => {};
 
   constructor(worker: Worker, info: EngineInfo, beat: Int32Array) {
     this.#worker = worker;
     this.info = info;
     this.#beat = beat;
+    this.gone = new Promise((resolve) => {
+      this.#onGone = resolve;
+    });
     this.#look();
     this.#watch = setInterval(() => this.#look(), WATCH_MS);
     this.#watch.unref();
     worker.onmessage = ({ data }: MessageEvent<FromEngine>) => this.#receive(data);
-    worker.onerror = (event) => this.#stop(new KernelError(`The engine has stopped: ${event.message}`));
-    worker.addEventListener("close", () => this.#stop(new KernelError("The engine has stopped")));
+    worker.onerror = (event) => this.#lose(event.message);
+    worker.addEventListener("close", () => this.#lose("its thread has ended"));
   }
 
   generate(request: GenerateRequest, signal?: AbortSignal): AsyncIterable<TokenEvent> {
@@ -110,6 +132,15 @@ class WorkerEngineClient implements EngineClient {
 
   get alive(): boolean {
     return this.#stopped === null;
+  }
+
+  get state(): EngineState {
+    return this.alive ? "running" : "dead";
+  }
+
+  kill(why: string): void {
+    this.#lose(why);
+    this.#worker.terminate();
   }
 
   async close(): Promise<void> {
@@ -171,7 +202,7 @@ class WorkerEngineClient implements EngineClient {
       this.#onClosed?.();
     } else if (message.kind === "error") {
       const error = fromWire(message.error);
-      if (message.id === null) this.#stop(error);
+      if (message.id === null) this.#lose(error.message);
       else this.#fail(message.id, error);
     }
   }
@@ -187,12 +218,18 @@ class WorkerEngineClient implements EngineClient {
     if (this.#stopped === null) this.#worker.postMessage(message);
   }
 
+  #lose(why: string): void {
+    const message = "The engine stopped while it worked on this request; send it again";
+    this.#stop(new EngineLostError("engine_restarted", message, { cause: new Error(why) }));
+  }
+
   /** The thread is gone: everything under way fails with the reason. */
   #stop(reason: Error): void {
     if (this.#stopped !== null) return;
     this.#stopped = reason;
     clearInterval(this.#watch);
     this.#onClosed?.();
+    this.#onGone(reason);
     for (const stream of this.#streams.values()) stream.fail(reason);
     for (const call of this.#calls.values()) call.reject(reason);
     this.#streams.clear();

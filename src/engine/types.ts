@@ -269,9 +269,12 @@ export interface EngineWorkerOptions extends EngineOptions {
   pools?: readonly string[];
 }
 
+/** "restarting": lost, and a new one is being started; "dead": lost for good, or closed. */
+export type EngineState = "running" | "restarting" | "dead";
+
 /**
  * The engine seen from another thread. Every method may reject with RequestError (a bad request), CapacityError (the
- * queue is full), CheckpointError (a bad pool) or KernelError.
+ * queue is full), CheckpointError (a bad pool), KernelError, or EngineLostError (it stopped meanwhile).
  */
 export interface EngineClient {
   readonly info: EngineInfo;
@@ -294,6 +297,9 @@ export interface EngineClient {
   readonly heartbeatAgeMs: number;
   /** Whether the engine's thread still runs; false after close() or a crash. */
   readonly alive: boolean;
+  readonly state: EngineState;
+  /** How often a lost engine was replaced by a new one. */
+  readonly restarts: number;
   /** Cancels what runs and ends the thread. */
   close(): Promise<void>;
 }

@@ -27,9 +27,13 @@ async function start({ options, beat }: Extract<ToEngine, { kind: "start" }>): P
     const timer = setInterval(show, BEAT_MS);
     host = new EngineHost({ engine: opened.engine, post, loadPool: opened.loadPool, beat: show });
     post({ kind: "ready", info: opened.engine.info });
-    await host.run();
-    clearInterval(timer);
-    opened.close();
+    try {
+      await host.run();
+    } finally {
+      // Also after a crash: the next engine needs the memory.
+      clearInterval(timer);
+      opened.close();
+    }
     post({ kind: "closed" });
   } catch (error) {
     post({ kind: "error", id: null, error: toWire(error) });

@@ -1,6 +1,6 @@
 // Every error as the OpenAI error body with its status. It alone maps codes to statuses.
 
-import { CapacityError, CheckpointError, RequestError } from "../errors.ts";
+import { CapacityError, CheckpointError, EngineLostError, RequestError } from "../errors.ts";
 import { StoreError, type StoreErrorCode, storeErrorFrom } from "../store/store_error.ts";
 import { expectation, fieldOf, type SchemaIssue, shown } from "./fields.ts";
 
@@ -36,6 +36,9 @@ export function deadlineExceeded(): HttpError {
   return new HttpError(408, "deadline_exceeded", "The request was not complete in the time it had", "timeout_ms");
 }
 
+/** What a client is asked to wait for a new engine. */
+const RESTART_SECONDS = 2;
+
 /** Codes of RequestError that are not 400. */
 const REQUEST_STATUS: Readonly<Record<string, number>> = {
   unknown_model: 404,
@@ -61,6 +64,7 @@ export function toHttpError(error: unknown): HttpError {
   if (error instanceof RequestError && error.code === "deadline_exceeded") return deadlineExceeded();
   if (error instanceof RequestError) return new HttpError(REQUEST_STATUS[error.code] ?? 400, error.code, error.message);
   if (error instanceof CapacityError) return new HttpError(429, "rate_limit_exceeded", error.message);
+  if (error instanceof EngineLostError) return new HttpError(503, error.code, error.message, null, RESTART_SECONDS);
   if (error instanceof CheckpointError) return new HttpError(400, error.code, error.message);
   const store = error instanceof StoreError ? error : storeErrorFrom("the data folder", error);
   if (store !== null) return new HttpError(STORE_STATUS[store.code], `store_${store.code}`, store.message);

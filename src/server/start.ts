@@ -3,6 +3,7 @@
 
 import { rmSync } from "node:fs";
 import { startEngine } from "../engine/client.ts";
+import { RestartingEngine } from "../engine/restarting_engine.ts";
 import type { EngineWorkerOptions } from "../engine/types.ts";
 import { ChangeWatcher } from "../jobs/change_watcher.ts";
 import { selfCommand } from "../jobs/self.ts";
@@ -31,6 +32,8 @@ export interface ServerOptions {
   /** Name of the backbone in the store. */
   readonly backbone: string;
   readonly engine: EngineWorkerOptions;
+  /** An engine without a sign of life for this long is replaced by a new one; 0: never. */
+  readonly engineStuckMs?: number;
   readonly naming?: Naming;
   readonly host: string;
   readonly port: number;
@@ -103,7 +106,10 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
 async function assemble(options: ServerOptions, listener: Listener): Promise<RunningServer> {
   const { store, log } = options;
   const text = loadModelText(options.engine.modelDir);
-  const engine = await startEngine(options.engine);
+  const engine = await RestartingEngine.start(() => startEngine(options.engine), {
+    ...(options.engineStuckMs === undefined ? {} : { stuckMs: options.engineStuckMs }),
+    log,
+  });
   const changes = new ChangeWatcher(store);
   const hybrids = new HybridRegistry(engine, store, options.backbone, options.naming);
   const jobs = new JobSupervisor(store, {

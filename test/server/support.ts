@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type {
   EngineClient,
+  EngineState,
   EngineStats,
   GenerateRequest,
   HybridInfo,
@@ -72,6 +73,7 @@ export class FakeEngine implements EngineClient {
   holdAfter = Number.POSITIVE_INFINITY;
   full = false;
   alive = true;
+  readonly restarts = 0;
   heartbeatAgeMs = 10;
   readonly requests: GenerateRequest[] = [];
   readonly scored: ScoreRequest[] = [];
@@ -80,6 +82,10 @@ export class FakeEngine implements EngineClient {
   readonly registered = new Map<string, HybridSpec>();
   readonly loadedPools: string[] = [];
   #release: (() => void)[] = [];
+
+  get state(): EngineState {
+    return this.alive ? "running" : "dead";
+  }
 
   release(): void {
     this.holdAfter = Number.POSITIVE_INFINITY;

@@ -4,19 +4,29 @@ import { Elysia } from "elysia";
 import type { ServerContext } from "../context.ts";
 import { HttpError } from "../errors.ts";
 
-/** Without a sign of life for this long the engine counts as dead. */
-const HEARTBEAT_LIMIT_MS = 5000;
+/** Without a sign of life for this long the engine counts as stuck; a probe sees it within five seconds. */
+const HEARTBEAT_LIMIT_MS = 4000;
 
 export function healthRoutes(context: ServerContext) {
-  const alive = () => context.engine.alive && context.engine.heartbeatAgeMs <= HEARTBEAT_LIMIT_MS;
+  const { engine, lifecycle } = context;
+  /** null: the engine lives. */
+  const problem = () => {
+    if (engine.state !== "running") return `engine_${engine.state}`;
+    return engine.heartbeatAgeMs > HEARTBEAT_LIMIT_MS ? "engine_stuck" : null;
+  };
   return new Elysia({ normalize: false, detail: { tags: ["operation"] } })
     .get("/health", ({ set }) => {
-      const ok = alive();
-      set.status = ok ? 200 : 503;
-      return { status: ok ? "ok" : "engine_dead", engine_heartbeat_age_ms: Math.round(context.engine.heartbeatAgeMs) };
+      const found = problem();
+      set.status = found === null ? 200 : 503;
+      const age = engine.heartbeatAgeMs;
+      return {
+        status: found ?? "ok",
+        engine_heartbeat_age_ms: Number.isFinite(age) ? Math.round(age) : null,
+        engine_restarts: engine.restarts,
+      };
     })
     .get("/ready", ({ set }) => {
-      const status = context.lifecycle.draining ? "draining" : alive() ? "ready" : "engine_dead";
+      const status = lifecycle.draining ? "draining" : (problem() ?? "ready");
       set.status = status === "ready" ? 200 : 503;
       return { status };
     })
@@ -24,14 +34,15 @@ export function healthRoutes(context: ServerContext) {
       return new Response(await context.metrics.text(), { headers: { "content-type": context.metrics.contentType } });
     })
     .get("/v1/stats", async () => {
-      if (!context.engine.alive) throw new HttpError(503, "engine_dead", "The engine does not run");
+      const found = problem();
+      if (found !== null) throw new HttpError(503, found, "The engine does not answer");
       return {
         object: "stats",
         backbone: context.hybrids.backbone,
-        started_at: Math.floor(context.lifecycle.startedAt / 1000),
-        active_requests: context.lifecycle.active,
-        info: context.engine.info,
-        engine: await context.engine.stats(),
+        started_at: Math.floor(lifecycle.startedAt / 1000),
+        active_requests: lifecycle.active,
+        info: engine.info,
+        engine: await engine.stats(),
       };
     });
 }
