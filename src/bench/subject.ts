@@ -124,6 +124,7 @@ export function withEngine<T>(subject: Subject, mask: Mask, sizes: EngineSizes, 
   const engine = createEngine(ops, model, {
     maxSequences: batch,
     prefixCacheBytes: 0, // every repeat computes its prompts
+    prefillInterference: 0, // throughput alone counts
     maxBatchTokens: Math.max(chunk, batch),
     maxContext: maxTokens,
     pageSize: PAGE_SIZE,

@@ -40,7 +40,7 @@ export async function openModel(
   const model = loadModel(ops, target.path);
   registerModel(store, target, { ...model.config, identity: model.identity });
   const tokenizer = Tokenizer.load(target.path);
-  const engine = createEngine(ops, model, options);
+  const engine = createEngine(ops, model, { ...options, prefillInterference: 0 });
   const pools = new Map<Variant, LinearPool>();
   return {
     model,

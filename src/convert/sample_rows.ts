@@ -69,7 +69,7 @@ export async function sampleIntoRows(
 const SAMPLED = "sampled_rows.safetensors";
 
 async function sampleOnce(ops: Ops, model: LoadedModel, options: SampleOptions): Promise<Int32Array[]> {
-  const engine = createEngine(ops, model, { maxSequences: BATCH });
+  const engine = createEngine(ops, model, { maxSequences: BATCH, prefillInterference: 0 });
   try {
     return await sampleRows(engine, options);
   } finally {

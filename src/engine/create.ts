@@ -68,6 +68,13 @@ export function createEngine(
     ),
     snapshotTokens: Math.ceil(snapshotTokens / info.pageSize) * info.pageSize,
   };
+  const { prefillInterference = 2 } = options;
+  if (prefillInterference !== 0 && !(prefillInterference >= 1 && prefillInterference <= 1000)) {
+    throw new RequestError(
+      "invalid_option",
+      `Cannot use prefillInterference ${prefillInterference}: expected 0, or 1 to 1000`,
+    );
+  }
   const registry = new HybridRegistry(own, model.identity, { numFloats: numStateFloats, dtype: stateDtype });
   const memory = new EngineMemory(ops, { ...info, numPages, kvChannels, kvDtype, numStateFloats, stateDtype });
   const runner = new Runner(ops, model.backbone, memory, info.maxBatchTokens);
@@ -75,7 +82,7 @@ export function createEngine(
   const weightBytes = () => model.backbone.weightBytes() + sum(model.mixers.map((mixer) => mixer?.weightBytes() ?? 0));
   return new Engine({
     info,
-    scheduler: new Scheduler({ ...info, ...sharing, numPages, numStateFloats }),
+    scheduler: new Scheduler({ ...info, ...sharing, numPages, numStateFloats, prefillInterference }),
     backend: runner,
     registry,
     constraints: hooks.constraints ?? null,

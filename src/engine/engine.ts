@@ -241,6 +241,7 @@ export class Engine {
       }
     });
     const numPrefillTokens = batch.numRows - numDecodeTokens;
+    this.#parts.scheduler.pacer.observe(numDecodeTokens, numPrefillTokens, now - started);
     this.#counters.recordStep((now - started) / 1000, numPrefillTokens, numDecodeTokens);
     return { events, scores, failed, numPrefillTokens, numDecodeTokens };
   }

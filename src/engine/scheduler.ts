@@ -5,6 +5,7 @@ import { type Batch, type Chunk, makeBatch, makeChunk } from "./batch.ts";
 import type { Hybrid } from "./hybrid.ts";
 import { OrderedList } from "./ordered_list.ts";
 import { PagePool } from "./page_pool.ts";
+import { PrefillPacer } from "./prefill_pacer.ts";
 import { PrefixSharing, type SharingLimits } from "./prefix_sharing.ts";
 import { byPriority, type Sequence } from "./sequence.ts";
 import { StatePool } from "./state_pool.ts";
@@ -16,6 +17,8 @@ export interface SchedulerLimits extends SharingLimits {
   readonly maxWaiting: number;
   readonly numPages: number;
   readonly numStateFloats: number;
+  /** Times a decode step that a step with prompt rows beside streams may take; 0 = any. */
+  readonly prefillInterference: number;
 }
 
 /** Waiting and running sequences, and the pools they draw on. */
@@ -24,6 +27,7 @@ export class Scheduler {
   readonly pages: PagePool;
   readonly states: StatePool;
   readonly sharing: PrefixSharing;
+  readonly pacer: PrefillPacer;
   readonly #running = new OrderedList(byPriority);
   readonly #waiting = new OrderedList(byPriority);
   readonly #freeSlots: number[];
@@ -34,6 +38,7 @@ export class Scheduler {
     this.pages = new PagePool(limits.numPages);
     this.states = new StatePool(limits.numStateFloats);
     this.sharing = new PrefixSharing(this.pages, this.states, limits);
+    this.pacer = new PrefillPacer(limits.prefillInterference);
     this.#freeSlots = Array.from({ length: limits.maxSequences }, (_, i) => limits.maxSequences - 1 - i);
   }
 
@@ -74,9 +79,10 @@ export class Scheduler {
     const prefilling: Sequence[] = [];
     // Streams that wait for their next token go first, so that a long prompt beside them cannot stall them.
     for (const sequence of [...this.#running.items]) {
-      if (sequence.numPending > 1) prefilling.push(sequence);
-      else this.#continue(sequence, plan);
+      if (decodes(sequence)) this.#continue(sequence, plan);
+      else prefilling.push(sequence);
     }
+    plan.promptRows = this.pacer.allowance(plan.chunks.size);
     for (const sequence of prefilling) {
       this.#admit(plan, sequence);
       this.#continue(sequence, plan);
@@ -157,7 +163,7 @@ export class Scheduler {
    */
   #admit(plan: Plan, end: Sequence | null): void {
     let next = 0;
-    while (plan.budget > 0 && !plan.full) {
+    while (Math.min(plan.budget, plan.promptRows) > 0 && !plan.full) {
       const sequence = this.#waiting.items[next];
       if (sequence === undefined || (end !== null && byPriority(sequence, end) > 0)) return;
       if (this.sharing.awaits(sequence, this.#running.items)) {
@@ -212,7 +218,8 @@ export class Scheduler {
   /** Tokens of a sequence's next chunk. */
   #chunk(sequence: Sequence, plan: Plan): number {
     const { numPending, numComputed } = sequence;
-    return Math.min(numPending, plan.budget, this.sharing.nextCut(sequence) - numComputed);
+    const rows = decodes(sequence) ? plan.budget : Math.min(plan.budget, plan.promptRows);
+    return Math.min(numPending, rows, this.sharing.nextCut(sequence) - numComputed);
   }
 
   #release(sequence: Sequence): void {
@@ -232,8 +239,9 @@ export class Scheduler {
 /** The chunks of a step as they are chosen. */
 class Plan {
   readonly chunks = new Map<Sequence, Chunk>();
-  /** Rows still to give away. */
+  /** Rows still to give away, and those of them that may be a prompt's. */
   budget: number;
+  promptRows = Number.POSITIVE_INFINITY;
   /** The next in the queue finds no room. */
   full = false;
 
@@ -243,13 +251,23 @@ class Plan {
 
   add(sequence: Sequence, count: number): void {
     this.chunks.set(sequence, makeChunk(sequence, count));
-    this.budget -= count;
+    this.#spend(sequence, count);
   }
 
   drop(sequence: Sequence): void {
-    this.budget += this.chunks.get(sequence)?.count ?? 0;
+    this.#spend(sequence, -(this.chunks.get(sequence)?.count ?? 0));
     this.chunks.delete(sequence);
   }
+
+  #spend(sequence: Sequence, count: number): void {
+    this.budget -= count;
+    if (!decodes(sequence)) this.promptRows -= count;
+  }
+}
+
+/** Whether a running sequence's next step brings the next token of a stream, one row of work. */
+function decodes({ score, numPending, numComputed, numPrompt }: Sequence): boolean {
+  return score === null && numPending === 1 && numComputed >= numPrompt;
 }
 
 function remove(list: OrderedList<Sequence>, sequence: Sequence): void {

@@ -230,6 +230,11 @@ export interface EngineOptions {
   stateBytes?: number;
   /** Token rows of one step (default 512). */
   maxBatchTokens?: number;
+  /**
+   * While streams decode, a step takes at most about that many times what it would take without prompt rows, by what the
+   * steps before it took; prompts get at least one row of it. 0 = prompts take the whole budget, or from 1 up (default 2).
+   */
+  prefillInterference?: number;
   /** Sequences that run at once (default 64). */
   maxSequences?: number;
   /** Sequences that may wait; beyond it a request is refused with CapacityError (default 256). */

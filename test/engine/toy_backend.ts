@@ -84,6 +84,7 @@ export interface ToyLimits {
   pageBytes: number;
   cacheBytes: number;
   snapshotTokens: number;
+  prefillInterference?: number;
 }
 
 export class ToyBackend implements Backend {
@@ -191,7 +192,7 @@ export interface Toy {
 export function toyEngine(kinds: readonly (typeof KINDS)[number][], limits: ToyLimits, clock: Clock = () => 0): Toy {
   const own = kinds.map((kind) => toyMixer(kind, 20, 5));
   const registry = new HybridRegistry(own, "toy", { numFloats: limits.numStateFloats, dtype: "f32" });
-  const scheduler = new Scheduler(limits);
+  const scheduler = new Scheduler({ prefillInterference: 0, ...limits });
   const backend = new ToyBackend(limits);
   const info = { ...limits, vocabSize: TOY_VOCAB, numLayers: kinds.length, layerTypes: kinds };
   const parts = {
