@@ -12,6 +12,7 @@ using namespace graft;
 namespace {
 
 constexpr int64_t kHeader = 16;
+constexpr int64_t kTogether = 16;  // query/key heads whose memory is fetched one behind the other
 
 struct Layout {
   gdn::Shape shape;
@@ -42,6 +43,7 @@ struct Serve {
   float *o, *state;
   const float *q, *k, *v, *g, *beta;
   const int32_t *slots, *seq_start, *start_pos;
+  int64_t S;
   uint64_t stride;
 };
 
@@ -51,12 +53,34 @@ gdn::Scratch scratch_of(const gdn::Shape& shape, int thread) {
 }
 
 template <class T>
+Slot<T> slot_of(const Serve& call, int64_t s) {
+  return {call.layout, call.state + static_cast<uint64_t>(call.slots[s]) * call.stride};
+}
+
+template <class P>
+int64_t bytes_to(const P* to, const P* from) {
+  return static_cast<int64_t>(sizeof(P)) * (to - from);
+}
+
+/// Value head j of sequence s; with `fetch` it knows where the next one is.
+template <class T>
+gdn::Head<T> head_of(const Serve& call, int64_t s, int64_t j, bool fetch) {
+  gdn::Head<T> head = slot_of<T>(call, s).head(j);
+  const int64_t Hv = call.layout.Hv, next = s * Hv + j + 1;
+  if (fetch && next < call.S * Hv) head.ahead = bytes_to(slot_of<T>(call, next / Hv).head(next % Hv).decay, head.decay);
+  return head;
+}
+
+/// One query/key head h of sequence s with its value heads.
+template <class T>
 void serve_head(const Serve& call, int64_t s, int64_t h, int thread) {
   const gdn::Shape& shape = call.layout.shape;
   const int64_t Hk = call.layout.Hk, Hv = call.layout.Hv, group = Hv / Hk;
-  const int64_t first = call.seq_start[s], tokens = call.seq_start[s + 1] - first;
-  const Slot<T> slot{call.layout, call.state + static_cast<uint64_t>(call.slots[s]) * call.stride};
+  const int64_t first = call.seq_start[s], tokens = call.seq_start[s + 1] - first, next = s * Hk + h + 1;
+  const Slot<T> slot = slot_of<T>(call, s);
   T* keys = slot.keys(h);
+  const bool fetch = tokens == 1;
+  const int64_t ahead = fetch && next < call.S * Hk ? bytes_to(slot_of<T>(call, next / Hk).keys(next % Hk), keys) : 0;
   if (call.start_pos[s] == 0)
     for (int64_t j = h * group; j < (h + 1) * group; j++)
       std::fill_n(slot.head(j).state, static_cast<int64_t>(shape.Dk) * shape.columns(), T{});
@@ -65,9 +89,9 @@ void serve_head(const Serve& call, int64_t s, int64_t h, int thread) {
     const int r0 = static_cast<int>((call.start_pos[s] + i) % shape.block);
     const int count = static_cast<int>(std::min<int64_t>({gdn::kRun, shape.block - r0, tokens - i}));
     const int64_t key = ((first + i) * Hk + h) * shape.Dk;
-    gdn::take_keys(keys, shape, r0, count, call.q + key, call.k + key, Hk * shape.Dk, scratch);
+    gdn::take_keys(keys, shape, r0, count, call.q + key, call.k + key, Hk * shape.Dk, scratch, ahead);
     for (int64_t j = h * group; j < (h + 1) * group; j++) {
-      const gdn::Head<T> head = slot.head(j);
+      const gdn::Head<T> head = head_of<T>(call, s, j, fetch);
       const int64_t row = (first + i) * Hv + j;
       const gdn::Rows rows{call.v + row * shape.Dv, call.g + row, call.beta + row,
                            call.o + row * shape.Dv, Hv,           nullptr};
@@ -81,9 +105,10 @@ void serve_head(const Serve& call, int64_t s, int64_t h, int thread) {
 }
 
 template <class T>
-void serve(const Serve& call, int32_t S, double cost) {
+void serve(const Serve& call, double cost) {
   const int64_t Hk = call.layout.Hk;
-  parallel_grouped(S * Hk, cost, [&](int64_t i, int thread) { serve_head<T>(call, i / Hk, i % Hk, thread); });
+  const auto one = [&](int64_t i, int thread) { serve_head<T>(call, i / Hk, i % Hk, thread); };
+  parallel_grouped(call.S * Hk, cost, one, kTogether);
 }
 
 template <class T>
@@ -115,12 +140,12 @@ extern "C" int32_t graft_gdn(float* o, float* state, const float* q, const float
   GRAFT_TRY(check_slots("gdn", state, state_stride, graft_gdn_state_floats(Hk, Hv, Dk, Dv, block, state_dtype), slots,
                         seq_start, start_pos, S));
   const Serve call{
-      {{Dk, Dv, block, scale}, Hk, Hv}, o, state, q, k, v, g, beta, slots, seq_start, start_pos, state_stride};
+      {{Dk, Dv, block, scale}, Hk, Hv}, o, state, q, k, v, g, beta, slots, seq_start, start_pos, S, state_stride};
   const double cost = static_cast<double>(N) / std::max(S, 1) * Dk * Dv * (Hv / Hk);
   if (state_dtype == GRAFT_BF16)
-    serve<bf16>(call, S, cost);
+    serve<bf16>(call, cost);
   else
-    serve<float>(call, S, cost);
+    serve<float>(call, cost);
   for (int32_t s = 0; s < S; s++) {
     const int32_t T = seq_start[s + 1] - seq_start[s];
     if (T > 0) set_slot_position(state + static_cast<uint64_t>(slots[s]) * state_stride, start_pos[s] + T);

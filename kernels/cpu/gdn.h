@@ -38,6 +38,7 @@ template <class T>
 struct Head {
   float *decay, *decays;
   T* state;
+  int64_t ahead = 0;  // bytes to the head that is next to read, and is fetched meanwhile; 0: none
   Head(float* memory, const Shape& shape)
       : decay(memory), decays(decay + 16), state(reinterpret_cast<T*>(decays + shape.rows())) {}
   T* u(const Shape& shape, int row) const { return state + static_cast<int64_t>(shape.Dk + row) * shape.columns(); }
@@ -67,7 +68,7 @@ struct Scratch {
 /// Rows r0.. of the block for one query/key head: keys taken in, products with all keys of the block so far.
 template <class T>
 inline void take_keys(T* keys, const Shape& shape, int r0, int count, const float* q, const float* k, int64_t stride,
-                      const Scratch& scratch) {
+                      const Scratch& scratch, int64_t ahead = 0) {
   const int width = shape.width();
   const vf scale = vset(shape.scale);
   for (int i = 0; i < count; i++) {
@@ -78,7 +79,7 @@ inline void take_keys(T* keys, const Shape& shape, int r0, int count, const floa
       store_narrow(key + c, vload_n(k + i * stride + c, shape.Dk - c));
       vstore(own + c, load_wide(key + c));
     }
-    dots(scratch.key_dots + i * shape.rows(), own, keys, width, r0 + i, width);
+    dots(scratch.key_dots + i * shape.rows(), own, keys, width, r0 + i, width, ahead);
     dots(scratch.query_dots + i * shape.rows(), query, keys, width, r0 + i + 1, width);
   }
 }
@@ -141,7 +142,8 @@ inline void substitute(const Head<T>& head, const Shape& shape, int r, const flo
                              .rows = 1,
                              .columns = columns,
                              .depth = r,
-                             .init = Init::kAdd});
+                             .init = Init::kAdd,
+                             .ahead = head.ahead});
   const vf strength = vset(beta);
   T* u = head.u(shape, r);
   for (int c = 0; c < columns; c += VL) store_narrow(u + c, vmul(vload(w + c), strength));
@@ -155,6 +157,7 @@ inline void take_run(const Head<T>& head, const Shape& shape, int r0, int count,
   const int columns = shape.columns();
   float alpha[kRun];
   decay_factors(alpha, rows.g, rows.heads, count);
+  if (head.ahead != 0) tile::fetch<32 / VL>(head.decay, head.ahead);
   for (int i = 0; i < count; i++) {
     take_decay(head, r0 + i, alpha[i]);
     fill_weights(head, shape, i, r0 + i, count, scratch);
@@ -168,7 +171,8 @@ inline void take_run(const Head<T>& head, const Shape& shape, int r0, int count,
                              .ldb = columns,
                              .rows = 2 * count,
                              .columns = columns,
-                             .depth = shape.Dk});
+                             .depth = shape.Dk,
+                             .ahead = head.ahead});
   for (int i = 0; i < count; i++) {
     float* w = scratch.partial + i * columns;
     substitute(head, shape, r0 + i, scratch.weights + i * ld, rows.v + i * rows.heads * shape.Dv,

@@ -12,6 +12,7 @@ using namespace graft;
 namespace {
 
 constexpr int64_t kHeader = 16;
+constexpr int64_t kTogether = 16;  // heads whose memory is fetched one behind the other
 
 struct Serve {
   float *o, *state;
@@ -22,12 +23,21 @@ struct Serve {
   uint64_t stride;
 };
 
+/// Memory of task i: head i % Hkv of sequence i / Hkv.
 template <class T>
-void serve_head(const Serve& call, int64_t s, int64_t h, int thread) {
+float* memory_of(const Serve& call, int64_t i) {
+  float* slot = call.state + static_cast<uint64_t>(call.slots[i / call.Hkv]) * call.stride;
+  return slot + kHeader + i % call.Hkv * call.shape.head_floats<T>();
+}
+
+template <class T>
+void serve_head(const Serve& call, int64_t task, int64_t last, int thread) {
   const gla::Shape& shape = call.shape;
+  const int64_t s = task / call.Hkv, h = task % call.Hkv;
   const int64_t first = call.seq_start[s], tokens = call.seq_start[s + 1] - first;
-  float* slot = call.state + static_cast<uint64_t>(call.slots[s]) * call.stride;
-  const gla::Head<T> head(slot + kHeader + h * shape.head_floats<T>(), shape);
+  float* memory = memory_of<T>(call, task);
+  gla::Head<T> head(memory, shape);
+  if (tokens == 1 && task < last) head.ahead = 4 * (memory_of<T>(call, task + 1) - memory);
   if (call.start_pos[s] == 0) std::fill_n(head.rows, static_cast<int64_t>(shape.Dk) * shape.columns(), T{});
   Scratch sizes(nullptr);
   const int64_t alpha = shape.width(), scaled = static_cast<int64_t>(shape.G) * shape.width();
@@ -48,8 +58,9 @@ void serve_head(const Serve& call, int64_t s, int64_t h, int thread) {
 
 template <class T>
 void serve(const Serve& call, int32_t S, double cost) {
-  parallel_grouped(S * call.Hkv, cost,
-                   [&](int64_t i, int thread) { serve_head<T>(call, i / call.Hkv, i % call.Hkv, thread); });
+  const int64_t tasks = S * call.Hkv;
+  parallel_grouped(
+      tasks, cost, [&](int64_t i, int thread) { serve_head<T>(call, i, tasks - 1, thread); }, kTogether);
 }
 
 template <class T>

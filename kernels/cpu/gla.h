@@ -31,13 +31,15 @@ template <class T>
 struct Head {
   float *decay, *keys;
   T* rows;
+  int64_t ahead = 0;  // bytes to the head that is next to read, and is fetched meanwhile; 0: none
   Head(float* memory, const Shape& shape)
       : decay(memory), keys(decay + shape.width()), rows(reinterpret_cast<T*>(memory + shape.key_floats())) {}
   Head(float* decay, float* keys, T* rows) : decay(decay), keys(keys), rows(rows) {}
 };
 
 /// Decays key rows 0..count-1 by alpha and writes their products with x.
-inline void decay_and_dot(float* out, float* keys, const float* alpha, const float* x, int count, int width) {
+inline void decay_and_dot(float* out, float* keys, const float* alpha, const float* x, int count, int width,
+                          int64_t ahead) {
   for (int s = 0; s < count; s += 4) {
     float* r0 = keys + static_cast<int64_t>(s) * width;
     vf sum[4] = {vzero(), vzero(), vzero(), vzero()};
@@ -46,6 +48,7 @@ inline void decay_and_dot(float* out, float* keys, const float* alpha, const flo
       for (int i = 0; i < width; i += VL) {
         const vf y = vload(x + i), f = vload(alpha + i);
         for (int j = 0; j < 4; j++) {
+          if (ahead != 0) tile::fetch<1>(r0 + j * width + i, ahead);
           const vf k = vmul(vload(r0 + j * width + i), f);
           vstore(r0 + j * width + i, k);
           sum[j] = vfma(y, k, sum[j]);
@@ -73,6 +76,7 @@ inline void take_row(const Head<T>& head, const Shape& shape, int r, const float
   const int width = shape.width(), Dk = shape.Dk;
   float* key = head.keys + static_cast<int64_t>(r) * width;
   for (int i = 0; i < width; i += VL) {
+    if (head.ahead != 0) tile::fetch<1>(head.decay + i, head.ahead);
     const int lanes = Dk - i;
     const vf f = vexp(vload_n(a + i, lanes));
     vstore(alpha + i, f);
@@ -88,7 +92,7 @@ inline void take_row(const Head<T>& head, const Shape& shape, int r, const float
       vstore(weights + i, vmul(y, vload(head.decay + i)));
     }
     if (g == 0)
-      decay_and_dot(weights + Dk, head.keys, alpha, x, r, width);
+      decay_and_dot(weights + Dk, head.keys, alpha, x, r, width, head.ahead);
     else
       dots(weights + Dk, x, head.keys, width, r, width);
     dots(weights + Dk + r, x, key, width, 1, width);
@@ -142,7 +146,8 @@ inline void take_run(const Head<T>& head, const Shape& shape, int r0, int count,
                         .ldb = columns,
                         .rows = shape.G,
                         .columns = Dv,
-                        .depth = Dk + r0 + 1};
+                        .depth = Dk + r0 + 1,
+                        .ahead = head.ahead};
   if (count == 1) return multiply(sum);  // all query heads read the state together
   sum.ldc = heads.q * Dv;
   sum.am = ld;

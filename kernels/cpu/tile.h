@@ -35,9 +35,18 @@ struct Product {
   bool growing = false;      // row i takes depth + i terms (causal rows)
   const Old* old = nullptr;  // where the old C lies, rows ld_old apart; NULL: in C itself
   int64_t ld_old = 0;
+  int64_t ahead = 0;  // bytes from B to what is read next and fetched meanwhile; 0: nothing
 };
 
 namespace tile {
+
+/// Fetches NV vectors' worth of cache lines into the L2 cache: the L1 cache holds one state, not two.
+template <int NV, class T>
+inline void fetch(const T* p, int64_t ahead) {
+  const char* at = reinterpret_cast<const char*>(p) + ahead;
+#pragma GCC unroll 8
+  for (int line = 0; line < NV * VL * static_cast<int>(sizeof(T)); line += 64) _mm_prefetch(at + line, _MM_HINT_T1);
+}
 
 /// Vector v of a row of C, whose last vector holds `lanes` columns.
 template <int NV, class T>
@@ -83,6 +92,7 @@ void block(const P& p, int i, int j, int lanes) {
   const int depth = p.depth + (p.growing ? i : 0);
 #pragma GCC unroll 2
   for (int k = 0; k < depth; k++, a += ak, b += ldb) {
+    if (p.ahead != 0) fetch<NV>(b, p.ahead);
     vf row[NV];
 #pragma GCC unroll 8
     for (int v = 0; v < NV; v++) row[v] = load_wide(b + v * VL);
@@ -172,13 +182,15 @@ inline __m128 vsum4(vf a, vf b, vf c, vf d) {
 
 /// out[s] = sum_c x[c] rows[s, c] for s < count; `width` whole vectors of floats, zeros in the padding.
 template <class T>
-inline void dots(float* out, const float* x, const T* rows, int64_t ld, int count, int width) {
+inline void dots(float* out, const float* x, const T* rows, int64_t ld, int count, int width, int64_t ahead = 0) {
   for (int s = 0; s < count; s += 4) {
     const int many = count - s < 4 ? count - s : 4;
     const T* r0 = rows + s * ld;
     const T *r1 = many > 1 ? r0 + ld : r0, *r2 = many > 2 ? r1 + ld : r0, *r3 = many > 3 ? r2 + ld : r0;
     vf a = vzero(), b = vzero(), c = vzero(), d = vzero();
     for (int i = 0; i < width; i += VL) {
+      if (ahead != 0)
+        for (const T* r : {r0, r1, r2, r3}) tile::fetch<1>(r + i, ahead);
       const vf y = vload(x + i);
       a = vfma(y, load_wide(r0 + i), a);
       b = vfma(y, load_wide(r1 + i), b);
