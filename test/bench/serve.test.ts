@@ -122,7 +122,7 @@ test.each(answers)("an answer that is %s", async (_, answer, failure) => {
   const record = await sendRequest(target, { model: "m", prompt: [1, 2, 3], maxTokens: 4 }, settings);
   expect(record.failure).toBe(failure);
   if (failure !== null) return;
-  expect(record).toMatchObject({ promptTokens: 3, cachedTokens: 1, outputTokens: 4, numEvents: 6 });
+  expect(record).toMatchObject({ promptTokens: 3, cachedTokens: 1, outputTokens: 4, numEvents: 6, ids: [] });
   expect(record.gaps.length).toBe(3);
   expect(record.ttft).toBeLessThanOrEqual(record.e2e);
 });
@@ -162,7 +162,18 @@ test("figures follow from the records by their definitions", () => {
   const record = (ttft: number, gaps: number[], failure: string | null = null): RequestRecord => {
     const e2e = gaps.reduce((a, b) => a + b, ttft);
     const outputTokens = gaps.length + 1;
-    return { model: "m", failure, ttft, e2e, gaps, promptTokens: 10, cachedTokens: 0, outputTokens, numEvents: 5 };
+    return {
+      model: "m",
+      failure,
+      ttft,
+      e2e,
+      gaps,
+      promptTokens: 10,
+      cachedTokens: 0,
+      outputTokens,
+      numEvents: 5,
+      ids: [],
+    };
   };
   const records = [record(10, [2, 4]), record(30, [6, 6]), record(99, [1], "stream cut"), record(20, [])];
   const result = { records, seconds: 2, peakConcurrency: 4, clientSeconds: 0.5 };

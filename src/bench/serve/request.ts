@@ -20,6 +20,10 @@ export interface PlannedRequest {
 export interface RequestSettings {
   readonly ignoreEos: boolean;
   readonly temperature: number;
+  /** Keep the ids of the answer. */
+  readonly keepIds?: boolean;
+  /** A connection of its own for each request. */
+  readonly ownConnection?: boolean;
 }
 
 /** What became of one request; times in milliseconds. */
@@ -37,6 +41,8 @@ export interface RequestRecord {
   readonly outputTokens: number;
   /** Events of the stream, those without tokens included. */
   readonly numEvents: number;
+  /** Empty unless asked for, or where the server does not name them. */
+  readonly ids: readonly number[];
 }
 
 interface StreamEvent {
@@ -56,6 +62,8 @@ interface StreamEvent {
 /** What the events of one stream have said so far. */
 class StreamLog {
   readonly #sentAt: number;
+  readonly #settings: RequestSettings;
+  readonly ids: number[] = [];
   firstAt = 0;
   lastAt = 0;
   readonly gaps: number[] = [];
@@ -67,8 +75,9 @@ class StreamLog {
   error: string | null = null;
   done = false;
 
-  constructor(sentAt: number) {
+  constructor(sentAt: number, settings: RequestSettings) {
     this.#sentAt = sentAt;
+    this.#settings = settings;
   }
 
   /** Takes the payload of one event that arrived at `now`. */
@@ -84,6 +93,7 @@ class StreamLog {
     const choice = choices?.[0];
     if (choice === undefined) return;
     if (choice.token_ids !== undefined) this.numIds = (this.numIds ?? 0) + choice.token_ids.length;
+    if (this.#settings.keepIds === true) this.ids.push(...(choice.token_ids ?? []));
     if (choice.finish_reason) this.finishReason = choice.finish_reason;
     if ((choice.token_ids?.length ?? 0) === 0 && !choice.text) return;
     if (this.firstAt === 0) this.firstAt = now;
@@ -91,10 +101,10 @@ class StreamLog {
     this.lastAt = now;
   }
 
-  record(request: PlannedRequest, ignoreEos: boolean, endedAt: number): RequestRecord {
+  record(request: PlannedRequest, endedAt: number): RequestRecord {
     return {
       model: request.model,
-      failure: this.#failure(request, ignoreEos),
+      failure: this.#failure(request, this.#settings.ignoreEos),
       ttft: this.firstAt - this.#sentAt,
       e2e: endedAt - this.#sentAt,
       gaps: this.gaps,
@@ -102,6 +112,7 @@ class StreamLog {
       cachedTokens: this.usage?.prompt_tokens_details?.cached_tokens ?? 0,
       outputTokens: this.usage?.completion_tokens ?? 0,
       numEvents: this.numEvents,
+      ids: this.ids,
     };
   }
 
@@ -137,9 +148,9 @@ export async function sendRequest(
     stream_options: { include_usage: true },
     ...(settings.ignoreEos ? { ignore_eos: true } : {}),
   });
-  const log = new StreamLog(performance.now());
+  const log = new StreamLog(performance.now(), settings);
   const record = (failure?: string) => {
-    const made = log.record(request, settings.ignoreEos, performance.now());
+    const made = log.record(request, performance.now());
     return failure === undefined ? made : { ...made, failure };
   };
   try {
@@ -150,6 +161,7 @@ export async function sendRequest(
         ...(target.apiKey === null ? {} : { authorization: `Bearer ${target.apiKey}` }),
       },
       body,
+      keepalive: settings.ownConnection !== true,
       ...(signal === undefined ? {} : { signal }),
     });
     if (!response.ok || response.body === null) return record(await refusal(response));

@@ -26,7 +26,7 @@ export async function readStats(target: Target): Promise<ServerStats | null> {
   const headers: Record<string, string> = target.apiKey === null ? {} : { authorization: `Bearer ${target.apiKey}` };
   let response: Response;
   try {
-    response = await fetch(`${target.url}/v1/stats`, { headers });
+    response = await fetch(`${target.url}/v1/stats`, { headers, keepalive: false });
   } catch (cause) {
     throw new Error(`Cannot reach ${target.url}: start a server there, or leave --url out and name a model`, { cause });
   }
