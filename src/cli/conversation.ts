@@ -5,6 +5,7 @@ import type { EngineClient, FinishReason, SamplingParams, Usage } from "../engin
 import type { ModelText } from "../server/model_text.ts";
 import type { ChatMessage } from "../text/chat_template.ts";
 import { Detokenizer } from "../text/detokenizer.ts";
+import { messageEnds } from "../text/message_ends.ts";
 import { StopStrings } from "../text/stop_strings.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 
@@ -85,7 +86,8 @@ export class Conversation {
       written += piece;
       if (piece !== "") write(piece);
     };
-    const request = { hybrid: this.hybrid, promptIds, maxTokens, sampling, stopIds: text.stopIds };
+    const boundaries = messageEnds(promptIds, text.stopIds, text.tokenizer);
+    const request = { hybrid: this.hybrid, promptIds, maxTokens, sampling, stopIds: text.stopIds, boundaries };
     for await (const event of engine.generate(request, signal)) {
       if (usage.completionTokens === 0) firstSeconds = (performance.now() - start) / 1000;
       usage = event.usage;

@@ -9,6 +9,8 @@ export function engineStats(parts: EngineParts, counters: Counters): EngineStats
   const { pages, states, limits, sharing } = scheduler;
   const pageBytes = limits.pageSize * kvBytesPerToken;
   const pools = registry.loadedPools.flatMap((pool) => pool.mixers.map((mixer) => mixer.weightBytes()));
+  const { hit, disabled } = sharing.outcomes;
+  const began = Object.values(sharing.outcomes).reduce((sum, count) => sum + count, 0);
   return {
     ...counters,
     ...(kernelClock === null ? {} : { kernelSeconds: kernelClock.seconds }),
@@ -20,8 +22,9 @@ export function engineStats(parts: EngineParts, counters: Counters): EngineStats
     kvBytesTotal: pages.numPages * pageBytes,
     stateBytesUsed: 4 * (states.floatsUsed - sharing.cache.stateFloats),
     stateBytesTotal: 4 * states.numFloats,
-    prefixHits: sharing.hits,
-    prefixMisses: sharing.misses,
+    prefixHits: hit,
+    prefixMisses: began - hit - disabled,
+    prefixOutcomes: { ...sharing.outcomes },
     prefixQueryTokens: sharing.queryTokens,
     prefixHitTokens: sharing.hitTokens,
     prefixEvictions: sharing.cache.evictions,

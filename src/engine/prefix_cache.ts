@@ -3,6 +3,7 @@
 // comparing every token of it under the very mixers that computed it; nothing is trusted to a hash.
 import type { Hybrid } from "./hybrid.ts";
 import type { PagePool } from "./page_pool.ts";
+import { DroppedPrefixes, emptyPrefixHash, extendPrefixHash, type PrefixOutcome } from "./prefix_outcome.ts";
 import type { StatePool } from "./state_pool.ts";
 
 /** One full page of tokens after those of its parents; a root stands for the empty prefix of one list of mixers. */
@@ -12,6 +13,8 @@ interface Node {
   readonly key: string;
   /** Tokens up to its end. */
   readonly end: number;
+  /** Of all tokens up to its end and the mixers, for DroppedPrefixes. */
+  readonly hash: number;
   /** One page per full-attention layer. */
   readonly pages: readonly number[];
   readonly children: Map<string, Node>;
@@ -66,6 +69,9 @@ export class PrefixCache {
   readonly #pages: PagePool;
   readonly #states: StatePool;
   readonly #roots = new Map<string, Node>();
+  /** In how many roots a first page of these tokens is kept. */
+  readonly #firstPages = new Map<string, number>();
+  readonly #dropped = new DroppedPrefixes();
   /** Least recently used first. */
   readonly #snapshots = new Set<Snapshot>();
   #stateFloats = 0;
@@ -109,6 +115,19 @@ export class PrefixCache {
     return { position, pages: pagesOf(node), tailPages, slots: snapshot?.slots ?? [], snapshot };
   }
 
+  /** Why find() has nothing, for a prompt that reaches beyond a page. */
+  explain(hybrid: Hybrid, tokens: readonly number[], limit: number): PrefixOutcome {
+    const { pageSize } = this.limits;
+    let hash = emptyPrefixHash(hybrid.identity);
+    for (let end = pageSize; end <= limit; end += pageSize) {
+      hash = extendPrefixHash(hash, tokens, end - pageSize, end);
+      if (this.#dropped.has(hash)) return "evicted";
+    }
+    const first = keyOf(tokens, 0, pageSize);
+    if (this.#roots.get(hybrid.identity)?.children.has(first)) return "no_state";
+    return this.#firstPages.has(first) ? "other_hybrid" : "cold";
+  }
+
   /**
    * Keeps what a sequence has computed of its first `position` tokens: its pages by reference, and the slots as the
    * cache's own from now on. Null where that very prefix is kept already: then the slots stay the caller's.
@@ -136,6 +155,7 @@ export class PrefixCache {
     }
     const tailPages = tail.length === 0 ? [] : pages.slice(block * numFull, (block + 1) * numFull);
     const snapshot = { node, hybrid, position, tail, tailPages, slots: [...slots], transient };
+    this.#dropped.delete(node.hash);
     this.#pages.keep(tailPages);
     node.snapshots.add(snapshot);
     this.#snapshots.add(snapshot);
@@ -147,9 +167,7 @@ export class PrefixCache {
   trim(): void {
     for (const snapshot of this.#snapshots) {
       if (this.bytes <= this.limits.cacheBytes) return;
-      if (snapshot.transient) continue;
-      this.remove(snapshot);
-      this.#evictions++;
+      if (!snapshot.transient) this.#drop(snapshot);
     }
   }
 
@@ -157,8 +175,8 @@ export class PrefixCache {
   evict(pinned: Snapshot | null): boolean {
     for (const snapshot of this.#snapshots) {
       if (snapshot === pinned) continue;
-      this.remove(snapshot);
-      if (!snapshot.transient) this.#evictions++;
+      if (snapshot.transient) this.remove(snapshot);
+      else this.#drop(snapshot);
       return true;
     }
     return false;
@@ -181,6 +199,16 @@ export class PrefixCache {
     for (const snapshot of this.#snapshots) this.remove(snapshot);
   }
 
+  #drop(snapshot: Snapshot): void {
+    // Without states every page of it served; with them, only its end did.
+    const { node, hybrid } = snapshot;
+    for (let at: Node | null = node; at !== null; at = hybrid.slots.length === 0 ? at.parent : null) {
+      this.#dropped.add(at.hash);
+    }
+    this.remove(snapshot);
+    this.#evictions++;
+  }
+
   #child(node: Node, tokens: readonly number[], limit: number): Node | undefined {
     const end = node.end + this.limits.pageSize;
     return end > limit || node.children.size === 0 ? undefined : node.children.get(keyOf(tokens, node.end, end));
@@ -189,7 +217,8 @@ export class PrefixCache {
   #root(hybrid: Hybrid): Node {
     let root = this.#roots.get(hybrid.identity);
     if (root === undefined) {
-      root = { parent: null, key: hybrid.identity, end: 0, pages: [], children: new Map(), snapshots: new Set() };
+      const hash = emptyPrefixHash(hybrid.identity);
+      root = { parent: null, key: hybrid.identity, end: 0, hash, pages: [], children: new Map(), snapshots: new Set() };
       this.#roots.set(hybrid.identity, root);
     }
     return root;
@@ -201,8 +230,10 @@ export class PrefixCache {
     const key = keyOf(tokens, node.end, end);
     let child = node.children.get(key);
     if (child === undefined) {
-      child = { parent: node, key, end, pages, children: new Map(), snapshots: new Set() };
+      const hash = extendPrefixHash(node.hash, tokens, node.end, end);
+      child = { parent: node, key, end, hash, pages, children: new Map(), snapshots: new Set() };
       node.children.set(key, child);
+      if (node.parent === null) this.#firstPages.set(key, (this.#firstPages.get(key) ?? 0) + 1);
       this.#pages.keep(pages);
     }
     return child;
@@ -218,8 +249,15 @@ export class PrefixCache {
       }
       this.#pages.drop(node.pages);
       node.parent.children.delete(node.key);
+      if (node.parent.parent === null) this.#forgetFirstPage(node.key);
       node = node.parent;
     }
+  }
+
+  #forgetFirstPage(key: string): void {
+    const count = this.#firstPages.get(key)! - 1;
+    if (count > 0) this.#firstPages.set(key, count);
+    else this.#firstPages.delete(key);
   }
 
   #touch(snapshot: Snapshot): void {

@@ -3,6 +3,7 @@
 import type { Copy } from "./batch.ts";
 import type { PagePool } from "./page_pool.ts";
 import { type Hit, PrefixCache, type PrefixCacheLimits, type Snapshot } from "./prefix_cache.ts";
+import { PREFIX_OUTCOMES, type PrefixOutcome } from "./prefix_outcome.ts";
 import type { Sequence, ShareGroup } from "./sequence.ts";
 import type { StatePool } from "./state_pool.ts";
 
@@ -14,6 +15,10 @@ export interface SharingLimits extends PrefixCacheLimits {
 
 /** Scorings share a context from this many tokens on: below it an extra step costs more than it saves. */
 const MIN_SHARED_CONTEXT = 8;
+/** A state is not worth a step of its own where so few tokens lie between it and the one before. */
+const MIN_APART = 16;
+/** Message boundaries that one sequence keeps states at: the first, which a system prompt may share, and the last ones. */
+const MAX_BOUNDARIES = 4;
 
 /** Prefix reuse as the scheduler sees it: one per engine, over its two pools. */
 export class PrefixSharing {
@@ -23,9 +28,11 @@ export class PrefixSharing {
   readonly #states: StatePool;
   readonly #groups = new Map<string, ShareGroup>();
   #copies: Copy[] = [];
-  /** Generations that began with a cached prefix, or without one. */
-  hits = 0;
-  misses = 0;
+  /** Generations that began, by what the cache had for them. */
+  readonly outcomes = Object.fromEntries(PREFIX_OUTCOMES.map((outcome) => [outcome, 0])) as Record<
+    PrefixOutcome,
+    number
+  >;
   /** Prompt tokens looked up, and found. */
   queryTokens = 0;
   hitTokens = 0;
@@ -69,15 +76,6 @@ export class PrefixSharing {
     if (group.snapshot !== null) this.cache.remove(group.snapshot);
   }
 
-  /** Whether a running sequence is about to keep a prefix of this one: then waiting for it costs less than computing it. */
-  awaits(sequence: Sequence, running: readonly Sequence[]): boolean {
-    return running.some(({ keepAt, numComputed, hybrid, score, group, tokens }) => {
-      if (keepAt <= numComputed || keepAt > sequence.outputFrom) return false;
-      if (hybrid.identity !== sequence.hybrid.identity || (score !== null && group !== sequence.group)) return false;
-      return startsAlike(tokens, sequence.tokens, keepAt);
-    });
-  }
-
   /**
    * Gives a waiting sequence its state slots, and the longest cached prefix with them; the one admission rule: pages for
    * `numPages` in all must be free or kept by the cache alone. False: nothing has changed.
@@ -106,19 +104,22 @@ export class PrefixSharing {
   nextCut(sequence: Sequence): number {
     const { hybrid, keepAt, numComputed, score } = sequence;
     if (hybrid.slots.length === 0) return Number.POSITIVE_INFINITY;
-    const planned = keepAt > numComputed ? keepAt : Number.POSITIVE_INFINITY;
+    const planned = keepAt[0] ?? Number.POSITIVE_INFINITY;
     if (score !== null || !this.#enabled) return planned;
     const every = this.#limits.snapshotTokens;
     return Math.min(planned, (Math.floor(numComputed / every) + 1) * every);
   }
 
-  /** A chunk has been computed, from `start` up to where the sequence stands now. */
-  computed(sequence: Sequence, start: number): void {
+  /** A chunk has been computed, up to where the sequence stands now. Whether that kept a prefix which others may await. */
+  computed(sequence: Sequence): boolean {
     const { hybrid, keepAt, numComputed, score } = sequence;
-    if (keepAt > start && keepAt <= numComputed) this.#keep(sequence, keepAt);
-    else if (hybrid.slots.length > 0 && score === null && numComputed % this.#limits.snapshotTokens === 0) {
-      if (this.#enabled) this.#keep(sequence, numComputed);
+    let position = -1;
+    while (keepAt[0]! <= numComputed) position = keepAt.shift()!;
+    if (position >= 0) this.#keep(sequence, position);
+    else if (this.#enabled && score === null && hybrid.slots.length > 0) {
+      if (numComputed % this.#limits.snapshotTokens === 0) this.#keep(sequence, numComputed);
     }
+    return position >= 0;
   }
 
   /** Keeps all that a sequence has computed, its state slots included: it ends here. */
@@ -133,20 +134,38 @@ export class PrefixSharing {
     return this.#limits.cacheBytes > 0;
   }
 
-  #count(sequence: Sequence): void {
-    if (!this.#enabled || sequence.score !== null) return;
-    if (sequence.cachedTokens > 0) this.hits++;
-    else this.misses++;
-    this.queryTokens += sequence.numPrompt;
-    this.hitTokens += sequence.cachedTokens;
+  #count({ score, numPrompt, cachedTokens, hybrid, tokens, outputFrom }: Sequence): void {
+    if (score !== null) return;
+    if (!this.#enabled) {
+      this.outcomes.disabled++;
+      return;
+    }
+    this.queryTokens += numPrompt;
+    this.hitTokens += cachedTokens;
+    if (cachedTokens > 0) this.outcomes.hit++;
+    else if (outputFrom < this.#limits.pageSize) this.outcomes.too_short++;
+    else this.outcomes[this.cache.explain(hybrid, tokens, outputFrom)]++;
   }
 
-  /** The last prompt token is left out: whoever begins with this prefix needs the logits behind it. */
-  #keepAt(sequence: Sequence): number {
-    const { score, group, numComputed, numPrompt } = sequence;
-    const at = score === null ? numPrompt - 1 : score.from - 1;
-    if (score === null) return this.#enabled && at - numComputed >= this.#limits.pageSize ? at : -1;
-    return group !== null && group.waiting > 0 && at - numComputed >= MIN_SHARED_CONTEXT - 1 ? at : -1;
+  /** Where a sequence that begins now is to keep its prefix. */
+  #keepAt(sequence: Sequence): number[] {
+    const { score, group, numComputed, numPrompt, boundaries } = sequence;
+    // The last token is left out: whoever begins with this prefix needs the logits behind it.
+    const end = (score === null ? numPrompt : score.from) - 1;
+    if (score !== null) {
+      return group !== null && group.waiting > 0 && end - numComputed >= MIN_SHARED_CONTEXT - 1 ? [end] : [];
+    }
+    const { pageSize } = this.#limits;
+    if (!this.#enabled) return [];
+    const kept: number[] = [];
+    for (const at of boundaries) {
+      const before = kept.at(-1) ?? numComputed;
+      if (at >= pageSize && at <= end && at - before >= MIN_APART) kept.push(at);
+    }
+    if (kept.length > MAX_BOUNDARIES) kept.splice(1, kept.length - MAX_BOUNDARIES);
+    const apart = kept.length > 0 ? MIN_APART : pageSize;
+    if (end - (kept.at(-1) ?? numComputed) >= apart) kept.push(end);
+    return kept;
   }
 
   #place(sequence: Sequence, numPages: number, hit: Hit | null): boolean {
@@ -205,9 +224,4 @@ export class PrefixSharing {
       this.#copies.push({ kind: "slot", from: from[i]!, to: to[i]!, floats });
     });
   }
-}
-
-function startsAlike(a: readonly number[], b: readonly number[], count: number): boolean {
-  for (let i = 0; i < count; i++) if (a[i] !== b[i]) return false;
-  return true;
 }

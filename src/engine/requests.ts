@@ -46,6 +46,7 @@ export function generateSequence(
     stopIds,
     constraint: makeConstraint(request, stopIds, constraints),
     score: null,
+    boundaries: checkBoundaries(request.boundaries ?? [], tokens.length),
     ...checkUrgency(request),
   });
 }
@@ -75,6 +76,7 @@ export function scoreSequence(id: number, request: ScoreRequest, hybrid: Hybrid,
       numTop,
       top: [],
     },
+    boundaries: [],
     ...checkUrgency(request),
   });
 }
@@ -87,6 +89,11 @@ function checkIds(field: string, ids: readonly number[] | Int32Array, limits: Re
     }
   }
   return Array.from(ids);
+}
+
+function checkBoundaries(boundaries: readonly number[], numPrompt: number): number[] {
+  for (const boundary of boundaries) checkInteger("boundaries", boundary, 1, numPrompt);
+  return [...new Set(boundaries)].sort((a, b) => a - b);
 }
 
 function checkUrgency(request: { priority?: number; deadlineMs?: number }): { priority: number; deadlineMs: number } {

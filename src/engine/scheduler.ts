@@ -6,6 +6,7 @@ import type { Hybrid } from "./hybrid.ts";
 import { OrderedList } from "./ordered_list.ts";
 import { PagePool } from "./page_pool.ts";
 import { PrefillPacer } from "./prefill_pacer.ts";
+import { PrefixPromises } from "./prefix_promises.ts";
 import { PrefixSharing, type SharingLimits } from "./prefix_sharing.ts";
 import { byPriority, type Sequence } from "./sequence.ts";
 import { StatePool } from "./state_pool.ts";
@@ -29,7 +30,9 @@ export class Scheduler {
   readonly sharing: PrefixSharing;
   readonly pacer: PrefillPacer;
   readonly #running = new OrderedList(byPriority);
+  /** Those that wait for room; the others wait for a prefix, with #promises. */
   readonly #waiting = new OrderedList(byPriority);
+  readonly #promises = new PrefixPromises();
   readonly #freeSlots: number[];
   #preemptions = 0;
 
@@ -47,7 +50,7 @@ export class Scheduler {
   }
 
   get numWaiting(): number {
-    return this.#waiting.length;
+    return this.#waiting.length + this.#promises.numFollowers;
   }
 
   get numPreemptions(): number {
@@ -56,7 +59,8 @@ export class Scheduler {
 
   /** All sequences that have not ended: the running, then the waiting, each by priority and arrival. */
   get sequences(): Sequence[] {
-    return [...this.#running.items, ...this.#waiting.items];
+    const waiting = [...this.#waiting.items, ...this.#promises.followers];
+    return [...this.#running.items, ...waiting.sort(byPriority)];
   }
 
   /** Pages that `numTokens` tokens of a sequence take in all. */
@@ -66,8 +70,8 @@ export class Scheduler {
 
   /** @throws CapacityError where the queue is full. */
   add(sequence: Sequence): void {
-    if (this.#waiting.length >= this.limits.maxWaiting) {
-      throw new CapacityError(`Cannot queue the request: ${this.#waiting.length} are waiting, the limit`);
+    if (this.numWaiting >= this.limits.maxWaiting) {
+      throw new CapacityError(`Cannot queue the request: ${this.numWaiting} are waiting, the limit`);
     }
     this.#waiting.add(sequence);
     this.sharing.join(sequence);
@@ -95,7 +99,9 @@ export class Scheduler {
   advance(batch: Batch): void {
     for (const { sequence, start, count } of batch.chunks) {
       sequence.numComputed = start + count;
-      this.sharing.computed(sequence, start);
+      if (!this.sharing.computed(sequence)) continue;
+      this.#requeueFollowers(sequence);
+      this.#promises.announce(sequence);
     }
   }
 
@@ -120,7 +126,8 @@ export class Scheduler {
   #drop(sequence: Sequence): void {
     if (sequence.status === "finished") return;
     this.sharing.leave(sequence);
-    remove(sequence.status === "running" ? this.#running : this.#waiting, sequence);
+    if (sequence.status === "running") remove(this.#running, sequence);
+    else if (!this.#promises.unfollow(sequence)) remove(this.#waiting, sequence);
     this.#release(sequence);
     sequence.status = "finished";
   }
@@ -158,16 +165,15 @@ export class Scheduler {
   }
 
   /**
-   * Admits in order while budget, places, pages and state slots last, up to those that come before `end`. Who awaits
-   * another's prefix is passed over; nobody passes one that finds no room, or large requests would wait for ever.
+   * Admits in order while budget, places, pages and state slots last, up to those that come before `end`. Who waits for
+   * another's prefix is passed; nobody passes one that finds no room, or large requests would wait for ever.
    */
   #admit(plan: Plan, end: Sequence | null): void {
-    let next = 0;
     while (Math.min(plan.budget, plan.promptRows) > 0 && !plan.full) {
-      const sequence = this.#waiting.items[next];
+      const sequence = this.#waiting.items[0];
       if (sequence === undefined || (end !== null && byPriority(sequence, end) > 0)) return;
-      if (this.sharing.awaits(sequence, this.#running.items)) {
-        next++;
+      if (this.#promises.follow(sequence)) {
+        remove(this.#waiting, sequence);
         continue;
       }
       if (!this.#begin(sequence, plan)) {
@@ -181,6 +187,7 @@ export class Scheduler {
       sequence.slot = this.#freeSlots.pop()!;
       sequence.status = "running";
       this.#running.add(sequence);
+      this.#promises.announce(sequence);
       plan.add(sequence, count);
     }
   }
@@ -222,7 +229,12 @@ export class Scheduler {
     return Math.min(numPending, rows, this.sharing.nextCut(sequence) - numComputed);
   }
 
+  #requeueFollowers(sequence: Sequence): void {
+    for (const follower of this.#promises.release(sequence)) this.#waiting.add(follower);
+  }
+
   #release(sequence: Sequence): void {
+    this.#requeueFollowers(sequence);
     this.pages.give(sequence.pages);
     sequence.stateSlots.forEach((slot, i) => {
       this.states.give(slot, sequence.hybrid.slots[i]!.floats);
@@ -231,7 +243,7 @@ export class Scheduler {
     if (sequence.slot >= 0) this.#freeSlots.push(sequence.slot);
     sequence.slot = -1;
     sequence.numComputed = 0;
-    sequence.keepAt = -1;
+    sequence.keepAt = [];
     sequence.tableBlocks = 0;
   }
 }

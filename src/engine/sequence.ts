@@ -52,6 +52,8 @@ export interface SequenceSpec {
   readonly priority: number;
   /** Milliseconds from acceptance; Infinity = none. */
   readonly deadlineMs: number;
+  /** Token counts at which messages of the prompt end, ascending. */
+  readonly boundaries: readonly number[];
 }
 
 /** Mutable; one per request. */
@@ -69,6 +71,7 @@ export class Sequence {
   readonly score: ScoreState | null;
   readonly priority: number;
   readonly deadlineMs: number;
+  readonly boundaries: readonly number[];
   readonly stopwatch = new Stopwatch();
   /** On the engine's clock, in milliseconds. */
   deadlineAt = Number.POSITIVE_INFINITY;
@@ -85,8 +88,8 @@ export class Sequence {
   tableBlocks = 0;
   /** Tokens that it took from the prefix cache when it first began; -1 before. */
   cachedTokens = -1;
-  /** Position at which its prefix is to be kept for others, -1 = none. */
-  keepAt = -1;
+  /** Positions ahead at which its prefix is to be kept for others, ascending. */
+  keepAt: number[] = [];
   /** Scorings of the same context that it can share its prefix with. */
   group: ShareGroup | null = null;
 
@@ -103,6 +106,7 @@ export class Sequence {
     this.score = spec.score;
     this.priority = spec.priority;
     this.deadlineMs = spec.deadlineMs;
+    this.boundaries = spec.boundaries;
   }
 
   /** Its time begins to run. */

@@ -3,8 +3,9 @@
 import type { Variant } from "../../models/attention/mixer.ts";
 import type { Isa } from "../ops/library.ts";
 import type { ConstraintSpec } from "./constraint.ts";
+import type { PrefixOutcome } from "./prefix_outcome.ts";
 
-export type { Variant };
+export type { PrefixOutcome, Variant };
 
 /** The hybrid every engine begins with: each layer keeps the token mixer that the checkpoint itself holds. */
 export const BASE_HYBRID = "base";
@@ -58,6 +59,11 @@ export interface GenerateRequest {
    * The order is strict: a steady load of better priority holds worse ones back until it ebbs (deadlineMs bounds that).
    */
   priority?: number;
+  /**
+   * Token counts, 1 to the prompt's, at which messages end: states are kept there too, so that a conversation whose last
+   * turns are written differently the next time still resumes at the last message that is the same. A few of many are used.
+   */
+  boundaries?: readonly number[];
   /** Milliseconds from acceptance after which it ends with "deadline", waiting or running, at the next step (default: none). */
   deadlineMs?: number;
   /** What the text must look like; needs an engine with a ConstraintFactory. */
@@ -201,6 +207,8 @@ export interface EngineStats {
   /** Generations that began with a cached prefix, or without one. */
   prefixHits: number;
   prefixMisses: number;
+  /** Generations that began, by what the cache had for them; "hit", and why it had nothing. */
+  prefixOutcomes: Record<PrefixOutcome, number>;
   /** Their prompt tokens, and those of them that were cached. */
   prefixQueryTokens: number;
   prefixHitTokens: number;

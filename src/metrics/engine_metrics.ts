@@ -52,6 +52,12 @@ export function engineMetrics(registry: Registry, engine: EngineClient, model: s
     labelNames: ["model_name", "finished_reason"] as const,
     registers: [registry],
   });
+  const outcomes = new Counter({
+    name: "graft_prefix_cache_requests_total",
+    help: "Sequences that began, by what the prefix cache had for them: hit, or why it had nothing",
+    labelNames: ["model_name", "result"] as const,
+    registers: [registry],
+  });
   const up = new Gauge({ name: "graft_engine_up", help: "Whether the engine's thread lives", ...make });
   const heartbeat = new Gauge({
     name: "graft_engine_heartbeat_age_seconds",
@@ -65,6 +71,8 @@ export function engineMetrics(registry: Registry, engine: EngineClient, model: s
     const stats = await engine.stats();
     for (const { metric, read } of gauges) metric.set(labels, read(stats));
     for (const { metric, read } of counters) setCounter(metric, labels, read(stats));
+    outcomes.reset();
+    for (const [result, count] of Object.entries(stats.prefixOutcomes)) outcomes.inc({ ...labels, result }, count);
     finished.reset();
     for (const [reason, count] of Object.entries(stats.finished))
       finished.inc({ ...labels, finished_reason: reason }, count);

@@ -2,6 +2,7 @@
 // Knows the engine and text, not the OpenAI shapes.
 
 import type { TokenEvent, TokenLogprob, Usage } from "../engine/types.ts";
+import { messageEnds } from "../text/message_ends.ts";
 import { ChoiceText, type ToolCallDelta } from "./choice_text.ts";
 import type { ServerContext } from "./context.ts";
 import { deadlineExceeded } from "./errors.ts";
@@ -73,6 +74,7 @@ async function* generateChoice(
       sampling: plan.sampling,
       stopIds: plan.stopIds,
       choice,
+      boundaries: messageEnds(promptIds, context.text.stopIds, context.text.tokenizer),
       ...engineUrgency(plan.urgency),
       ...(plan.logprobs === null ? {} : { logprobs: plan.logprobs }),
     },

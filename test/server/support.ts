@@ -187,6 +187,7 @@ export class FakeEngine implements EngineClient {
       stateBytesTotal: 0,
       prefixHits: 3,
       prefixMisses: 4,
+      prefixOutcomes: { hit: 3, cold: 1, other_hybrid: 1, no_state: 1, evicted: 1, too_short: 0, disabled: 0 },
       prefixQueryTokens: 60,
       prefixHitTokens: 40,
       prefixEvictions: 1,
