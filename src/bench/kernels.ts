@@ -1,10 +1,12 @@
-// Speed of the dense kernels as a share of what this machine can do: a streaming read for decode shapes, multiply-adds in
+// Speed of single kernels as a share of what this machine can do: a streaming read for decode shapes, multiply-adds in
 // registers for the others. Every case is compared with the reference before it is timed. Prints nothing.
 import { KernelError } from "../errors.ts";
 import type { Ops, PackedLinear } from "../ops/ops.ts";
 import { rows, type Tensor } from "../tensor/tensor.ts";
 import { peakFlops } from "./machine.ts";
 import { interleave } from "./measure.ts";
+import { randomTensor, relativeError } from "./operands.ts";
+import { measureRecurrent, type RecurrentCase, recurrentCases, recurrentFlops, recurrentName } from "./recurrent.ts";
 
 export type WeightType = "f32" | "bf16";
 
@@ -25,7 +27,7 @@ export interface ProductCase {
   readonly dtype: "f32";
 }
 
-export type KernelCase = LinearCase | ProductCase;
+export type KernelCase = LinearCase | ProductCase | RecurrentCase;
 
 export interface KernelFigure {
   readonly case: KernelCase;
@@ -57,7 +59,7 @@ const smallShapes = [
   [2048, 1024],
 ] as const;
 
-/** The cases in order: decode (1 and 8 rows), prefill (256 rows), small models, training. */
+/** The cases in order: decode (1 and 8 rows), prefill (256 rows), small models, training, decode of linear attention. */
 export const kernelCases: readonly KernelCase[] = [
   ...[1, 8, 256].flatMap((N) =>
     (["bf16", "f32"] as const).flatMap((dtype) => bigShapes.map(([out, inputs]) => linear(N, out, inputs, dtype))),
@@ -67,6 +69,7 @@ export const kernelCases: readonly KernelCase[] = [
     { op, rows: 1024, out: 128, in: 352, dtype: "f32" } as const,
     { op, rows: 1024, out: 512, in: 512, dtype: "f32" } as const,
   ]),
+  ...recurrentCases,
 ];
 
 function linear(N: number, out: number, inputs: number, dtype: WeightType): LinearCase {
@@ -75,6 +78,7 @@ function linear(N: number, out: number, inputs: number, dtype: WeightType): Line
 
 /** "linear 1 × [4096, 4096] bf16" */
 export function caseName(one: KernelCase): string {
+  if (isRecurrent(one)) return recurrentName(one);
   return `${one.op} ${one.rows} × [${one.out}, ${one.in}] ${one.dtype}`;
 }
 
@@ -87,6 +91,7 @@ export interface KernelBenchOptions {
 
 /** Measures one case. @throws KernelError if the kernel's result is wrong. */
 export function benchKernel(ops: Ops, reference: Ops, one: KernelCase, options: KernelBenchOptions): KernelFigure {
+  if (isRecurrent(one)) return benchRecurrent(ops, reference, one, options);
   return one.op === "linear" ? benchLinear(ops, reference, one, options) : benchProduct(ops, reference, one, options);
 }
 
@@ -154,6 +159,15 @@ function benchProduct(ops: Ops, reference: Ops, one: ProductCase, options: Kerne
   }
 }
 
+function benchRecurrent(ops: Ops, reference: Ops, one: RecurrentCase, { seconds }: KernelBenchOptions): KernelFigure {
+  const { error, timing, bytes } = measureRecurrent(ops, reference, one, seconds);
+  return figure(one, acceptable(one, error), timing, bytes, "read");
+}
+
+function isRecurrent(one: KernelCase): one is RecurrentCase {
+  return one.op === "gla" || one.op === "gdn";
+}
+
 function runProduct(ops: Ops, { op, rows: N, out: M, in: K }: ProductCase) {
   const [x, y, w] = [randomTensor(ops, [N, K], 2), randomTensor(ops, [N, M], 3), randomTensor(ops, [M, K], 1)];
   const result = op === "matmul_nt" ? y : op === "matmul_nn" ? x : w;
@@ -174,7 +188,8 @@ function figure(
   bound: KernelFigure["bound"],
 ): KernelFigure {
   const bytesPerSecond = bytes / timing.best;
-  const flopsPerSecond = (2 * one.rows * one.out * one.in) / timing.best;
+  const flops = isRecurrent(one) ? recurrentFlops(one) : 2 * one.rows * one.out * one.in;
+  const flopsPerSecond = flops / timing.best;
   return {
     case: one,
     error,
@@ -189,13 +204,14 @@ function figure(
 }
 
 function checked(one: KernelCase, actual: Float32Array, expected: Float32Array): number {
-  let [difference, scale] = [0, 1e-6];
-  for (let i = 0; i < expected.length; i++) {
-    difference = Math.max(difference, Math.abs(actual[i]! - expected[i]!));
-    scale = Math.max(scale, Math.abs(expected[i]!));
-  }
-  const error = difference / scale;
-  if (!(error <= ERROR_LIMIT)) throw new KernelError(`Cannot time ${caseName(one)}: its relative error is ${error}`);
+  return acceptable(one, relativeError(actual, expected));
+}
+
+/** @throws KernelError if the error is too large for the case. */
+function acceptable(one: KernelCase, error: number): number {
+  // States of two libraries may be rounded to neighbouring bfloat16 numbers.
+  const limit = isRecurrent(one) && one.dtype === "bf16" ? 2 ** -7 : ERROR_LIMIT;
+  if (!(error <= limit)) throw new KernelError(`Cannot time ${caseName(one)}: its relative error is ${error}`);
   return error;
 }
 
@@ -206,15 +222,4 @@ function weightOf(ops: Ops, one: LinearCase): Tensor {
   ops.convert(narrow, wide);
   ops.free(wide);
   return narrow;
-}
-
-/** Reproducible numbers in [-1, 1), made fast: a linear congruential generator's high bits. */
-function randomTensor(ops: Ops, shape: readonly [number, number], seed: number): Tensor {
-  const values = new Float32Array(shape[0] * shape[1]);
-  let state = seed;
-  for (let i = 0; i < values.length; i++) {
-    state = (Math.imul(state, 1664525) + 1013904223) | 0;
-    values[i] = state / 2147483648;
-  }
-  return ops.fromArray(shape, values);
 }

@@ -1,4 +1,4 @@
-// graft bench kernels: speed of the dense kernels beside the machine's limits. The measuring is in src/bench.
+// graft bench kernels: speed of single kernels beside the machine's limits. The measuring is in src/bench.
 
 import { benchKernel, caseName, type KernelFigure, kernelCases } from "../bench/kernels.ts";
 import { lastLevelCacheBytes } from "../bench/machine.ts";
@@ -25,7 +25,7 @@ const COLUMNS: readonly Column<KernelFigure>[] = [
 export const benchKernelsCommand = defineCommand(
   {
     name: "bench kernels",
-    summary: "Dense kernels against streaming reads and multiply-adds of this machine",
+    summary: "Kernels against streaming reads and multiply-adds of this machine",
     positionals: [],
     flags: {
       filter: {

@@ -1,13 +1,13 @@
 // The kernel benchmark: figures that hang together, and no figure for a wrong kernel.
 import { expect, test } from "bun:test";
-import { benchKernel, caseName, type KernelCase, kernelCases } from "../../src/bench/kernels.ts";
+import { benchKernel, caseName, kernelCases, type LinearCase, type ProductCase } from "../../src/bench/kernels.ts";
 import { interleave } from "../../src/bench/measure.ts";
 import { type KernelLibrary, symbols } from "../../src/ops/abi.ts";
 import { Ops } from "../../src/ops/ops.ts";
 import { bestOps, isas, opsOf } from "../support/kernels.ts";
 
 const options = { seconds: 0.01, uncachedBytes: 1 << 23 };
-const small: KernelCase[] = [
+const small: (LinearCase | ProductCase)[] = [
   { op: "linear", rows: 1, out: 100, in: 63, dtype: "bf16" },
   { op: "linear", rows: 33, out: 100, in: 63, dtype: "f32" },
   { op: "matmul_nt", rows: 63, out: 17, in: 33, dtype: "f32" },
@@ -30,6 +30,19 @@ test("benchKernel() compares big decode shapes with a streaming read", async () 
   const figure = benchKernel(await bestOps(), await opsOf("reference"), one, options);
   expect(figure.bound).toBe("read");
   expect(figure.limit).toBeGreaterThan(1e8);
+  expect(figure.share).toBeCloseTo(figure.bytesPerSecond / figure.limit, 6);
+});
+
+test.each([
+  { op: "gla", rows: 3, heads: 2, headSize: 24, dtype: "bf16" },
+  { op: "gdn", rows: 3, heads: 2, headSize: 32, dtype: "f32" },
+] as const)("benchKernel() measures decode steps of $op with a $dtype state", async (one) => {
+  const figure = benchKernel(await bestOps(), await opsOf("reference"), one, options);
+  expect(figure.bound).toBe("read");
+  expect(figure.error).toBeLessThan(one.dtype === "f32" ? 1e-5 : 2 ** -7);
+  // At least the states themselves are read in every step.
+  const states = one.rows * one.heads * one.headSize ** 2 * (one.dtype === "f32" ? 4 : 2);
+  expect(figure.bytesPerSecond * figure.bestSeconds).toBeGreaterThan(states);
   expect(figure.share).toBeCloseTo(figure.bytesPerSecond / figure.limit, 6);
 });
 
