@@ -20,6 +20,8 @@ const LIMITS = {
   jet_layer: [5e-5, 3e-4],
 } as const;
 type Kind = keyof typeof LIMITS;
+/** Of a bf16 state against double precision: numbers of 8 bits, rounded once per block of tokens. */
+const BF16_STATE_LIMIT = 1e-2;
 
 const VARIANTS: Partial<Record<Kind, Variant>> = { gla_layer: "gla", gdn_layer: "gdn", jet_layer: "jet" };
 
@@ -95,6 +97,13 @@ function serving(ops: Ops, golden: Golden, mixer: TokenMixer, limit: number): vo
     const [values, length, at] = t < T ? [input, T, t] : [next, extra, t - T];
     const y = single.run(column(values, B, length, C, at), C, segments(t, 1));
     if (t >= T) expect(y).toEqual(column(chunk, B, extra, C, t - T));
+  }
+  if (mixer.kind !== "full_attention") {
+    const narrow = new MixerHost(ops, mixer, { ...options, stateDtype: "bf16" });
+    compare(narrow.run(input, C, segments(0, T)), golden, "output.hidden_states", BF16_STATE_LIMIT);
+    compare(narrow.run(next, C, segments(T, extra)), golden, "continuation.output.hidden_states", BF16_STATE_LIMIT);
+    compareStates(narrow, golden, "continuation.state.", T + extra, BF16_STATE_LIMIT);
+    narrow.close();
   }
   for (const host of [whole, single]) host.close();
   mixer.free();

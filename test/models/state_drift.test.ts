@@ -1,0 +1,66 @@
+// What becomes of a bf16 state over a long text: one linear layer of each variant against the same layer with a state in
+// double precision. The error must stay where it is after the first few thousand tokens, however long the text.
+import { afterAll, expect, test } from "bun:test";
+import { createLinearMixer } from "../../models/attention/create.ts";
+import type { Variant } from "../../models/attention/mixer.ts";
+import { linearShapeFor, VARIANTS } from "../../models/attention/shape.ts";
+import { randomCounterparts } from "../../models/random_tensors.ts";
+import { shapeConfig } from "../../models/shapes.ts";
+import { WeightLoader } from "../../models/weights.ts";
+import type { Ops } from "../../src/ops/ops.ts";
+import { bestOps, opsOf, randomFloats } from "../support/kernels.ts";
+import { MixerHost } from "../support/run_mixer.ts";
+
+const TOKENS = Number(process.env.GRAFT_DRIFT_TOKENS ?? 65_536);
+const CHUNK = 1024;
+/** Tokens over which an error is taken. */
+const WINDOW = TOKENS / 8;
+const config = { ...shapeConfig("tiny"), hiddenSize: 32, numHeads: 2, numKvHeads: 2, headDim: 16 };
+const C = config.hiddenSize;
+const input = randomFloats(TOKENS * C, 3);
+
+/** [TOKENS, C]: the layer's output for one long sequence. */
+function outputs(ops: Ops, variant: Variant, stateDtype: "f32" | "bf16"): Float32Array {
+  const shape = linearShapeFor(config, variant);
+  const weights = new WeightLoader(ops, randomCounterparts(shape, 1, 7), "f32");
+  const mixer = createLinearMixer(weights.scope("linear.0."), shape);
+  const host = new MixerHost(ops, mixer, { sequences: 1, maxTokens: TOKENS, stateDtype });
+  const y = new Float32Array(TOKENS * C);
+  for (let start = 0; start < TOKENS; start += CHUNK) {
+    const rows = input.slice(start * C, (start + CHUNK) * C);
+    y.set(host.run(rows, C, [{ sequence: 0, start, count: CHUNK }]), start * C);
+  }
+  host.close();
+  mixer.free();
+  return y;
+}
+
+/** Norm of the difference over that of the expected values, window by window. */
+function errors(actual: Float32Array, expected: Float32Array): number[] {
+  return Array.from({ length: TOKENS / WINDOW }, (_, w) => {
+    let [difference, norm] = [0, 0];
+    for (let i = w * WINDOW * C; i < (w + 1) * WINDOW * C; i++) {
+      difference += (actual[i]! - expected[i]!) ** 2;
+      norm += expected[i]! ** 2;
+    }
+    return Math.sqrt(difference / norm);
+  });
+}
+
+const figures: string[] = [];
+afterAll(() => console.error(figures.join("\n")));
+
+for (const variant of VARIANTS)
+  test(`${variant} with a bf16 state stays beside the double recurrence over ${TOKENS} tokens`, async () => {
+    const expected = outputs(await opsOf("reference"), variant, "f32");
+    const [narrow, wide] = (["bf16", "f32"] as const).map((dtype) => outputs(ops, variant, dtype));
+    const [ofNarrow, ofWide] = [errors(narrow!, expected), errors(wide!, expected)];
+    figures.push(
+      `${variant} bf16 ${ofNarrow.map((e) => e.toExponential(1)).join(" ")}, f32 ${ofWide[0]!.toExponential(1)}`,
+    );
+    expect(Math.max(...ofWide)).toBeLessThan(1e-5);
+    expect(Math.max(...ofNarrow)).toBeLessThan(1e-2);
+    expect(ofNarrow.at(-1)!).toBeLessThan(1.25 * ofNarrow[1]!);
+  }, 60_000);
+
+const ops = await bestOps();
