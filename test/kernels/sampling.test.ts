@@ -1,29 +1,22 @@
-// Sampling: the set that top_k, top_p and min_p keep against a plain implementation here, the distribution by chi-square
-// with fixed seeds, and draws that depend on (seed, choice, position) alone.
+// Sampling: every draw against a plain implementation that takes the same random number, the set that top_k, top_p and
+// min_p keep, the distribution by chi-square with fixed seeds, and draws that depend on (seed, choice, position) alone.
 import { describe, expect, test } from "bun:test";
+import fc from "fast-check";
 import type { Ops } from "../../src/ops/ops.ts";
 import { ROW_BROKEN, ROW_EMPTY } from "../../src/ops/sampling_ops.ts";
 import { guarded, isas, opsOf, randomFloats } from "../support/kernels.ts";
 import { expectSameBits } from "../support/op_case.ts";
-
-interface Params {
-  temperature?: number;
-  topP?: number;
-  minP?: number;
-  topK?: number;
-  seed?: number;
-  choice?: number;
-  position?: number;
-}
+import { type PlainParams, plainDraw, plainLogprob, plainWeights } from "../support/plain_sampler.ts";
 
 /** Samples one id per row of params from the given logits (one row, or one per params). */
-function sample(ops: Ops, logits: Float32Array, V: number, params: readonly Params[]) {
+function sample(ops: Ops, logits: Float32Array, V: number, params: readonly PlainParams[]) {
   const N = params.length;
   const words = new Uint32Array(N * 8);
   const floats = new Float32Array(words.buffer);
   params.forEach((p, i) => {
     floats.set([p.temperature ?? 1, p.topP ?? 1, p.minP ?? 0], i * 8);
-    words.set([p.topK ?? 0, p.seed ?? 1, 0, p.choice ?? 0, p.position ?? 0], i * 8 + 3);
+    const seed = p.seed ?? 1;
+    words.set([p.topK ?? 0, seed, Math.floor(seed / 2 ** 32), p.choice ?? 0, p.position ?? 0], i * 8 + 3);
   });
   const rows = new Float32Array(N * V);
   for (let i = 0; i < N; i++) rows.set(logits.length === V ? logits : logits.subarray(i * V, (i + 1) * V), i * V);
@@ -36,28 +29,17 @@ function sample(ops: Ops, logits: Float32Array, V: number, params: readonly Para
   return { ids: ops.toInt32(ids), logprob: ops.toFloat32(logprob) };
 }
 
-/** Probabilities after temperature and cuts, by sorting everything. */
-function plain(logits: Float32Array, { temperature = 1, topP = 1, minP = 0, topK = 0 }: Params): Float64Array {
-  const max = Math.max(...logits);
-  const w = Array.from(logits, (x) => Math.exp((x - max) / temperature));
-  let kept = Array.from(logits.keys()).sort((a, b) => logits[b]! - logits[a]! || a - b);
-  if (topK > 0) kept = kept.slice(0, topK);
-  const total = kept.reduce((sum, i) => sum + w[i]!, 0);
-  if (topP < 1) {
-    let [sum, count] = [0, 0];
-    while (count < kept.length && sum < topP * total) sum += w[kept[count++]!]!;
-    kept = kept.slice(0, Math.max(1, count));
-  }
-  kept = kept.filter((i) => w[i]! >= minP);
-  const mass = kept.reduce((a, i) => a + w[i]!, 0);
-  const p = new Float64Array(logits.length);
-  for (const i of kept) p[i] = w[i]! / mass;
-  return p;
+/** Probabilities after temperature and cuts. */
+function plain(logits: Float32Array, params: PlainParams): Float64Array {
+  const { weights } = plainWeights(logits, params);
+  const total = weights.reduce((a, b) => a + b, 0);
+  return weights.map((w) => w / total);
 }
 
-const seeds = (count: number, params: Params) => Array.from({ length: count }, (_, i) => ({ ...params, position: i }));
+const seeds = (count: number, params: PlainParams) =>
+  Array.from({ length: count }, (_, i) => ({ ...params, position: i }));
 
-const cuts: Params[] = [
+const cuts: PlainParams[] = [
   {},
   { temperature: 0.7 },
   { temperature: 3 },
@@ -70,7 +52,57 @@ const cuts: Params[] = [
   { topK: 20, topP: 0.95, minP: 0.1, temperature: 0.8 },
 ];
 
+const NONE = Number.NEGATIVE_INFINITY;
+
+/** Rows of logits of all kinds: smooth, peaked, full of ties, equal, partly masked, huge. */
+const rowShapes: Readonly<Record<string, (x: Float32Array) => Float32Array>> = {
+  smooth: (x) => x.map((v) => v * 8),
+  peaked: (x) => x.map((v, i) => (i % 97 === 5 ? v * 20 : v * 4 - 30)),
+  tied: (x) => x.map((v) => Math.round(v * 6) / 2),
+  equal: (x) => x.fill(-2.5),
+  masked: (x) => x.map((v, i) => (i % 3 === 0 || i === 4 ? v * 8 : NONE)),
+  "one left": (x) => x.fill(NONE).fill(3, x.length - 1),
+  huge: (x) => x.map((v) => v * 3e37),
+  "far apart": (x) => x.map((v, i) => (i % 2 === 0 ? v : v * 1e9)),
+};
+
+const drawCase = fc.record({
+  V: fc.constantFrom(1, 2, 15, 33, 700, 1025, 9000),
+  shape: fc.constantFrom(...Object.keys(rowShapes)),
+  noise: fc.integer({ min: 0, max: 1000 }),
+  temperature: fc.constantFrom(0, 1e-6, 0.01, 0.3, 0.8, 1, 2, 50),
+  topK: fc.constantFrom(0, 1, 2, 7, 40, 699, 1025, 2 ** 31 - 1),
+  topP: fc.constantFrom(1, 0.999, 0.95, 0.5, 0.1, 1e-6),
+  minP: fc.constantFrom(0, 1e-4, 0.05, 0.5, 1),
+  seed: fc.oneof(fc.nat(), fc.maxSafeNat()),
+  choice: fc.nat(2 ** 32 - 1),
+  position: fc.nat(2 ** 24),
+});
+
 describe.each(isas)("%s", (isa) => {
+  test("every draw is the plain one: all cuts at once, over rows of all kinds", async () => {
+    const ops = await opsOf(isa);
+    let [compared, close] = [0, 0];
+    const property = fc.property(drawCase, ({ V, shape, noise, ...params }) => {
+      const logits = rowShapes[shape]!(randomFloats(V, noise));
+      const { ids, logprob } = sample(ops, logits, V, [params]);
+      const expected = plainDraw(logits, params);
+      compared++;
+      if (ids[0] !== expected.id) {
+        // Weights are float32: a decision closer than their rounding may fall either way.
+        if (expected.margin > 4e-6) throw new Error(`drew ${ids[0]}, expected ${expected.id}, by ${expected.margin}`);
+        if (!(plainWeights(logits, { ...params, topP: Math.min(1, params.topP + 1e-5) }).weights[ids[0]!]! > 0)) {
+          throw new Error(`drew ${ids[0]}, which is cut`);
+        }
+        close++;
+      }
+      expect(Math.abs(logprob[0]! - plainLogprob(logits, ids[0]!))).toBeLessThan(2e-5);
+    });
+    const numRuns = Number(process.env.GRAFT_SAMPLER_RUNS ?? 1500);
+    fc.assert(property, { numRuns, seed: Number(process.env.GRAFT_SEED ?? 20261121) });
+    expect(close).toBeLessThan(compared / 200);
+  });
+
   test.each(cuts.map((cut) => [JSON.stringify(cut), cut] as const))(
     "draws follow the distribution of %s",
     async (_, params) => {
