@@ -1,6 +1,6 @@
 // Rules of the engine that need no kernels, over the toy backend.
 import { describe, expect, test } from "bun:test";
-import { CapacityError, RequestError } from "../../src/errors.ts";
+import { CapacityError, KernelError, RequestError } from "../../src/errors.ts";
 import { expectedToken, type ToyLimits, toyEngine, toyPool } from "./toy_backend.ts";
 
 const limits: ToyLimits = {
@@ -79,6 +79,25 @@ describe("Engine", () => {
     expect([engine.hasWork, scheduler.pages.numUsed]).toEqual([false, 0]);
   });
 
+  test("broken logits end their own sequence, and nothing computed before is trusted", () => {
+    const { engine, scheduler, backend } = toyEngine(KINDS, { ...limits, cacheBytes: 10_000 });
+    engine.generate([{ promptIds: [9, 8, 7, 6, 5, 4], maxTokens: 2 }]);
+    expect(scheduler.sharing.cache.size).toBeGreaterThan(0);
+    const [broken, other] = [1, 2].map((token) => engine.add({ promptIds: [token], maxTokens: 3 }));
+    backend.breakSequence = broken!;
+    const { events, failed } = engine.step();
+    expect(failed).toEqual([{ id: broken!, error: new KernelError("The toy logits of this sequence are broken") }]);
+    expect(events.map(({ id }) => id)).toEqual([other!]);
+    expect([scheduler.sharing.cache.size, scheduler.pages.numUsed]).toEqual([0, 2]);
+    expect(engine.cancel(broken!)).toBeNull();
+    engine.step();
+    expect(engine.step().events[0]!.event.finishReason).toBe("length");
+    const score = engine.addScore({ contextIds: [1], continuationIds: [2] });
+    backend.breakSequence = score;
+    expect(engine.step().failed.map(({ id }) => id)).toEqual([score]);
+    expect([engine.hasWork, scheduler.pages.numUsed]).toEqual([false, 0]);
+  });
+
   test("a stream keeps the hybrid it began with when its name is redirected or removed", () => {
     const { engine, registry } = toyEngine(KINDS, limits);
     for (const variant of ["gla", "gdn"] as const) engine.addPool(toyPool(variant, 2, 10));
@@ -139,6 +158,23 @@ describe("Engine", () => {
     "topK of 1.5": { sampling: { topK: 1.5 } },
     "minP above 1": { sampling: { minP: 2 } },
     "a seed beyond 2^53": { sampling: { seed: 2 ** 54 } },
+    "a presence penalty above 2": { sampling: { presencePenalty: 2.1 } },
+    "a frequency penalty below -2": { sampling: { frequencyPenalty: -2.1 } },
+    "a repetition penalty of 0": { sampling: { repetitionPenalty: 0 } },
+    "a repetition penalty above 2": { sampling: { repetitionPenalty: 2.5 } },
+    "a bias above 100": { sampling: { logitBias: [[1, 101]] as const } },
+    "a bias that is no number": { sampling: { logitBias: [[1, Number.NaN]] as const } },
+    "a bias of an id beyond the vocabulary": { sampling: { logitBias: [[97, 1]] as const } },
+    "two biases of one id": {
+      sampling: {
+        logitBias: [
+          [1, 1],
+          [1, 2],
+        ] as const,
+      },
+    },
+    "too many biases": { sampling: { logitBias: Array.from({ length: 1025 }, (_, i) => [i, 1] as const) } },
+    "a constraint, where no factory is set": { constraint: {} },
     "an unknown hybrid": { hybrid: "nobody" },
   };
   for (const [name, fields] of Object.entries(bad)) {

@@ -37,6 +37,8 @@ const KINDS: Record<string, Record<"dtype" | "kvDtype" | "stateDtype", "f32" | "
   narrow: { dtype: "bf16", kvDtype: "bf16", stateDtype: "bf16" },
 };
 
+const PENALTIES = [{}, {}, { repetitionPenalty: 1.2 }, { presencePenalty: 0.5, frequencyPenalty: 0.1 }];
+
 /** A name that means one mask after another. */
 const ALIAS = "alias";
 
@@ -214,7 +216,7 @@ for (const isa of isas) {
         hybrid: name,
         promptIds: tokens,
         maxTokens: random.pick([5, 20, 60]),
-        sampling: { temperature, seed, topP: 0.95, topK: 40 },
+        sampling: { temperature, seed, topP: 0.95, topK: 40, ...random.pick(PENALTIES) },
       };
       const id = engine.add(request);
       histories.set(id, { key: hybrid, tokens: [...tokens] });

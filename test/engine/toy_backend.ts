@@ -9,6 +9,7 @@ import { HybridRegistry } from "../../src/engine/hybrid_registry.ts";
 import { Scheduler } from "../../src/engine/scheduler.ts";
 import type { Sequence } from "../../src/engine/sequence.ts";
 import type { Clock } from "../../src/engine/timings.ts";
+import { KernelError } from "../../src/errors.ts";
 
 export const TOY_VOCAB = 97;
 
@@ -96,6 +97,8 @@ export class ToyBackend implements Backend {
   failAt = 0;
   /** Throws at the next step. */
   failNext = false;
+  /** The logits of this sequence are good for nothing. */
+  breakSequence = -1;
   #steps = 0;
 
   constructor(limits: ToyLimits) {
@@ -131,6 +134,9 @@ export class ToyBackend implements Backend {
       for (let i = 0; i < count; i++) hashes[i] = mix(hashes[i]!, own[i]!);
     }
     if (numOutputs === 0) return null;
+    if (sequence.id === this.breakSequence) {
+      return { error: new KernelError("The toy logits of this sequence are broken") };
+    }
     const next = Array.from(hashes.subarray(count - numOutputs), (all, i) =>
       draw(all, sampling.seed, sampling.choice, start + count - numOutputs + i + 1),
     );

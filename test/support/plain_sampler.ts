@@ -70,3 +70,36 @@ export function plainLogprob(logits: Float32Array, id: number): number {
   const max = logits.reduce((a, b) => Math.max(a, b));
   return logits[id]! - max - Math.log(logits.reduce((sum, x) => sum + Math.exp(x - max), 0));
 }
+
+/** What changes a sequence's logits. */
+export interface PlainRules {
+  readonly prompt: readonly number[];
+  readonly generated: readonly number[];
+  readonly presencePenalty?: number;
+  readonly frequencyPenalty?: number;
+  readonly repetitionPenalty?: number;
+  readonly logitBias?: readonly (readonly [number, number])[];
+  /** null: all. */
+  readonly allowed?: ReadonlySet<number> | null;
+}
+
+/** Logits after penalties, bias and constraint, by counting the whole history. */
+export function plainAdjust(logits: Float32Array, rules: PlainRules): Float32Array {
+  const { prompt, generated, presencePenalty = 0, frequencyPenalty = 0, repetitionPenalty = 1 } = rules;
+  const { logitBias = [], allowed = null } = rules;
+  const [seen, bias] = [new Set([...prompt, ...generated]), new Map(logitBias)];
+  const scale = Math.fround(repetitionPenalty);
+  return logits.map((x, id) => {
+    if (allowed !== null && !allowed.has(id)) return Number.NEGATIVE_INFINITY;
+    const count = generated.filter((other) => other === id).length;
+    const penalty = count > 0 ? presencePenalty + frequencyPenalty * count : 0;
+    const repeated = seen.has(id) ? Math.fround(x > 0 ? x / scale : x * scale) : x;
+    return repeated + Math.fround((bias.get(id) ?? 0) - penalty);
+  });
+}
+
+/** The k most likely ids of a row, lowest first among equals. */
+export function plainTop(logits: Float32Array, k: number): number[] {
+  const order = Array.from(logits.keys()).sort((a, b) => logits[b]! - logits[a]! || a - b);
+  return order.slice(0, k);
+}
