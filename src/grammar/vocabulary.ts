@@ -51,21 +51,16 @@ export class TokenVocabulary {
     this.maskWords = Math.ceil(source.vocabSize / 32);
     const bytes = Array.from({ length: source.vocabSize }, (_, id) => usable(source.bytesOf(id)));
     this.#bytes = bytes;
-    const sorted = sortedTokens(bytes);
-    const twins: number[] = [];
-    const unique: Token[] = [];
-    for (const token of sorted) {
-      const first = unique.at(-1);
-      if (first?.text === token.text) twins.push(first.id, token.id);
-      else unique.push(token);
-    }
+    const { tokens, twins } = sortedTokens(bytes);
     this.twins = twins;
-    this.tree = treeOf(unique);
+    this.tree = treeOf(tokens);
+    const lengths = bytes.map((one) => (one === null ? Number.POSITIVE_INFINITY : plainLength(one)));
     this.plain = PLAIN_LENGTHS.map((maxChars) => {
-      const isPlain = ({ id }: Token) => plainLength(bytes[id]!) <= maxChars;
       const mask = new Uint32Array(this.maskWords);
-      for (const { id } of sorted.filter(isPlain)) mask[id >>> 5]! |= 1 << (id & 31);
-      return { maxChars, mask, others: treeOf(unique.filter((token) => !isPlain(token))) };
+      lengths.forEach((length, id) => {
+        if (length <= maxChars) mask[id >>> 5]! |= 1 << (id & 31);
+      });
+      return { maxChars, mask, others: treeOf(tokens.filter(({ id }) => lengths[id]! > maxChars)) };
     });
   }
 
@@ -85,38 +80,49 @@ function usable(bytes: Uint8Array | null): Uint8Array | null {
   return bytes === null || bytes.length === 0 || bytes.length > MAX_BYTES ? null : bytes;
 }
 
-function sortedTokens(bytes: readonly (Uint8Array | null)[]): Token[] {
-  const tokens: Token[] = [];
+/** Tokens in the order of their bytes, one of each spelling. */
+function sortedTokens(bytes: readonly (Uint8Array | null)[]): { tokens: Token[]; twins: number[] } {
+  const idOf = new Map<string, number>();
+  const twins: number[] = [];
   bytes.forEach((one, id) => {
-    if (one !== null) tokens.push({ id, text: Buffer.from(one).toString("latin1") });
+    if (one === null) return;
+    const text = Buffer.from(one).toString("latin1");
+    const first = idOf.get(text);
+    if (first === undefined) idOf.set(text, id);
+    else twins.push(first, id);
   });
-  return tokens.sort((a, b) => (a.text < b.text ? -1 : a.text > b.text ? 1 : a.id - b.id));
+  // Sorting plain strings is many times faster than sorting records.
+  const tokens = [...idOf.keys()].sort().map((text): Token => ({ id: idOf.get(text)!, text }));
+  return { tokens, twins };
 }
 
 function treeOf(tokens: readonly Token[]): TokenTree {
-  const [byte, depth, token]: number[][] = [[], [], []];
-  let before = "";
-  for (const { id, text } of tokens) {
-    let common = 0;
-    while (common < before.length && before[common] === text[common]) common++;
-    for (let at = common; at < text.length; at++) {
-      byte!.push(text.charCodeAt(at));
-      depth!.push(at + 1);
-      token!.push(at + 1 === text.length ? id : -1);
+  const size = tokens.reduce(
+    (sum, { text }, i) => sum + text.length - commonLength(tokens[i - 1]?.text ?? "", text),
+    0,
+  );
+  const [byte, depth, token] = [new Uint8Array(size), new Uint16Array(size), new Int32Array(size).fill(-1)];
+  let node = 0;
+  let maxDepth = 0;
+  tokens.forEach(({ id, text }, i) => {
+    for (let at = commonLength(tokens[i - 1]?.text ?? "", text); at < text.length; at++) {
+      byte[node] = text.charCodeAt(at);
+      depth[node++] = at + 1;
     }
-    before = text;
-  }
-  return {
-    byte: Uint8Array.from(byte!),
-    depth: Uint16Array.from(depth!),
-    skip: skips(depth!),
-    token: Int32Array.from(token!),
-    maxDepth: depth!.reduce((a, b) => Math.max(a, b), 0),
-  };
+    token[node - 1] = id;
+    maxDepth = Math.max(maxDepth, text.length);
+  });
+  return { byte, depth, skip: skips(depth), token, maxDepth };
+}
+
+function commonLength(a: string, b: string): number {
+  let common = 0;
+  while (common < a.length && a.charCodeAt(common) === b.charCodeAt(common)) common++;
+  return common;
 }
 
 /** Per node, the next one that is as deep or less. */
-function skips(depth: readonly number[]): Int32Array {
+function skips(depth: Uint16Array): Int32Array {
   const skip = new Int32Array(depth.length).fill(depth.length);
   const open: number[] = [];
   depth.forEach((own, node) => {
@@ -130,9 +136,18 @@ const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 /** Characters of a token that stands for itself inside a JSON string; infinite for others. */
 function plainLength(bytes: Uint8Array): number {
-  if (bytes.some((byte) => byte < 0x20 || byte === 0x22 || byte === 0x5c)) return Number.POSITIVE_INFINITY;
+  let characters = 0;
+  let isAscii = true;
+  for (const byte of bytes) {
+    if (byte < 0x20 || byte === 0x22 || byte === 0x5c) return Number.POSITIVE_INFINITY;
+    // Bytes that only continue a character do not count.
+    if ((byte & 0xc0) !== 0x80) characters++;
+    if (byte >= 0x80) isAscii = false;
+  }
+  if (isAscii) return characters;
   try {
-    return [...decoder.decode(bytes)].length;
+    decoder.decode(bytes);
+    return characters;
   } catch {
     return Number.POSITIVE_INFINITY;
   }
