@@ -13,7 +13,10 @@ export interface TokenConstraint {
   readonly done: boolean;
 }
 
-/** A constraint as plain data that survives structured cloning; what it holds is the factory's affair. */
+/**
+ * A constraint as plain data that survives structured cloning; what it holds is the factory's affair. An engine opened
+ * from a model directory takes a CompiledGrammar.
+ */
 export type ConstraintSpec = object;
 
 /** Makes a constraint from plain data that crossed a thread; stopIds are the request's. @throws RequestError */

@@ -5,6 +5,7 @@ import { loadPool } from "../../models/pool.ts";
 import { Ops } from "../ops/ops.ts";
 import { createEngine, type EngineHooks } from "./create.ts";
 import type { Engine } from "./engine.ts";
+import { grammarConstraints } from "./grammar_constraints.ts";
 import type { EngineWorkerOptions } from "./types.ts";
 
 /** An engine with what it stands on. */
@@ -24,7 +25,8 @@ export async function openEngine(options: EngineWorkerOptions, hooks: EngineHook
   const ops = await Ops.load(defined({ threads, isa, extractTo, timeKernels }));
   const dtype = defined({ dtype: weightDtype });
   const model = loadModel(ops, modelDir, { ...dtype, ...defined({ maxContext }) });
-  const engine = createEngine(ops, model, options, hooks);
+  const constraints = grammarConstraints(modelDir, model.config.vocabSize);
+  const engine = createEngine(ops, model, options, { constraints, ...hooks });
   const load = (directory: string) => loadPool(ops, directory, dtype);
   const close = () => {
     const loaded = engine.loadedPools;

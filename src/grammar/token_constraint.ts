@@ -3,6 +3,7 @@ import { RequestError } from "../errors.ts";
 import type { CompiledGrammar } from "./grammar.ts";
 import { type Configuration, DEAD, GrammarMachine } from "./machine.ts";
 import { TokenMasks } from "./masks.ts";
+import { restrictTo } from "./restrict.ts";
 import type { TokenVocabulary } from "./vocabulary.ts";
 
 /** Grammars whose machines are kept. */
@@ -83,11 +84,17 @@ export class GrammarConstraints {
     this.#masks = new TokenMasks(vocabulary, cacheBytes);
   }
 
+  /** @throws RequestError where the vocabulary cannot write any text of the grammar */
   create(grammar: CompiledGrammar, stopIds: ReadonlySet<number>): GrammarConstraint {
-    const machine = this.#machines.get(grammar.key) ?? new GrammarMachine(grammar);
+    const machine = this.#machines.get(grammar.key) ?? this.#machine(grammar);
     this.#machines.delete(grammar.key);
     this.#machines.set(grammar.key, machine);
     if (this.#machines.size > MAX_MACHINES) this.#machines.delete(this.#machines.keys().next().value!);
     return new GrammarConstraint(machine, this.#masks, stopIds);
+  }
+  #machine(grammar: CompiledGrammar): GrammarMachine {
+    const writable = restrictTo(grammar, this.#masks.vocabulary.singleBytes);
+    if (writable !== null) return new GrammarMachine(writable);
+    throw new RequestError("invalid_schema", "Cannot use the grammar: the model's vocabulary cannot write its texts");
   }
 }

@@ -44,6 +44,8 @@ export class TokenVocabulary {
   readonly plain: readonly PlainTokens[];
   /** Flat pairs: an id in the tree, and another one with the same bytes. */
   readonly twins: readonly number[];
+  /** Bytes that are a token by themselves; in nearly every vocabulary all of them. */
+  readonly singleBytes: ReadonlySet<number>;
   readonly #bytes: readonly (Uint8Array | null)[];
 
   constructor(source: TokenSource) {
@@ -51,6 +53,7 @@ export class TokenVocabulary {
     this.maskWords = Math.ceil(source.vocabSize / 32);
     const bytes = Array.from({ length: source.vocabSize }, (_, id) => usable(source.bytesOf(id)));
     this.#bytes = bytes;
+    this.singleBytes = new Set(bytes.flatMap((one) => (one?.length === 1 ? [one[0]!] : [])));
     const { tokens, twins } = sortedTokens(bytes);
     this.twins = twins;
     this.tree = treeOf(tokens);
