@@ -3,14 +3,17 @@
 import { RequestError } from "../errors.ts";
 
 /** Automaton states and edges of all steps of one compilation together. */
-const MAX_WORK = 3_000_000;
+const MAX_WORK = 4_000_000;
 /** States of one automaton. */
-const MAX_STATES = 100_000;
+const MAX_STATES = 300_000;
 const MAX_MS = 1500;
+/** Characters of a place that are shown. */
+const MAX_PLACE = 200;
 
 /** Refuses a grammar: `place` is a JSON pointer with # in front, or empty where there is only one place. */
 export function refuse(place: string, why: string): never {
-  const at = place === "" ? "" : ` at "${place}"`;
+  const shown = place.length <= MAX_PLACE ? place : `${place.slice(0, MAX_PLACE)}...`;
+  const at = shown === "" ? "" : ` at "${shown}"`;
   throw new RequestError("invalid_schema", `Cannot use the grammar${at}: ${why}`);
 }
 

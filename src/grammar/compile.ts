@@ -4,7 +4,7 @@ import { Budget, refuse } from "./budget.ts";
 import type { CompiledGrammar } from "./grammar.ts";
 import { schemaPiece } from "./json_schema.ts";
 import { anyObject } from "./json_text.ts";
-import { alt, literal, type Piece, written } from "./pieces.ts";
+import { oneOfTexts, type Piece, written } from "./pieces.ts";
 import { regexDfa } from "./regex.ts";
 import { Rules } from "./rules.ts";
 import { type Tag, taggedPiece } from "./tagged.ts";
@@ -47,7 +47,7 @@ function pieceOf(spec: GrammarSpec, rules: Rules): Piece {
     case "choice": {
       const { choices } = spec;
       if (choices.length === 0 || choices.length > MAX_CHOICES) refuse("", `1 to ${MAX_CHOICES} choices are needed`);
-      return alt(...choices.map(literal));
+      return oneOfTexts(choices);
     }
     case "tagged":
       return taggedPiece(spec.tags, spec.required, spec.multiple, rules);

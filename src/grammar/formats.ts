@@ -9,7 +9,8 @@ const DURATION_TIME = "T([0-9]{1,9}H([0-9]{1,9}M)?([0-9]{1,9}S)?|[0-9]{1,9}M([0-
 const DURATION_DAYS = "([0-9]{1,9}Y([0-9]{1,9}M)?([0-9]{1,9}D)?|[0-9]{1,9}M([0-9]{1,9}D)?|[0-9]{1,9}D)";
 const LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?";
 const HOSTNAME = `${LABEL}(\\.${LABEL}){0,7}`;
-const ATOM = "[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]{1,32}";
+const ATOM = "[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+";
+const MAIL_LABEL = "[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?";
 const BYTE = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
 const IPV4 = `${BYTE}(\\.${BYTE}){3}`;
 const H16 = "[0-9A-Fa-f]{1,4}";
@@ -34,7 +35,7 @@ export const FORMATS: Readonly<Record<string, string>> = {
   time: TIME,
   "date-time": `${DATE}T${TIME}`,
   duration: `P(${DURATION_DAYS}(${DURATION_TIME})?|${DURATION_TIME}|[0-9]{1,9}W)`,
-  email: `${ATOM}(\\.${ATOM}){0,3}@${HOSTNAME}`,
+  email: `${ATOM}(\\.${ATOM})*@(${MAIL_LABEL}\\.)+${MAIL_LABEL}`,
   hostname: HOSTNAME,
   ipv4: IPV4,
   ipv6: ipv6(),

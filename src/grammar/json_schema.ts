@@ -2,7 +2,7 @@
 // docs/structured_outputs.md.
 import { refuse } from "./budget.ts";
 import { anyValue } from "./json_text.ts";
-import { alt, call, literal, never, type Piece } from "./pieces.ts";
+import { alt, call, literal, never, oneOfTexts, type Piece } from "./pieces.ts";
 import type { Rules } from "./rules.ts";
 import { arrayPiece, type Inner, objectPiece } from "./schema_containers.ts";
 import { assertionsOf, isJson, TYPE_KEYWORDS, type TypeName, typesOf } from "./schema_keywords.ts";
@@ -74,7 +74,7 @@ class SchemaRules {
   #flat(flat: Flat, place: string): Piece {
     if (flat.enum !== undefined) {
       const values = (flat.enum as unknown[]).filter((value) => acceptsValue(flat, value, this.#rules, place));
-      return alt(...values.map((value) => literal(JSON.stringify(value))));
+      return oneOfTexts(values.map((value) => JSON.stringify(value)));
     }
     const types = typesOf(flat, place) ?? impliedTypes(flat);
     if (types.length === 0) return anyValue(this.#rules);

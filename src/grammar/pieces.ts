@@ -35,6 +35,28 @@ export function literal(text: string): Piece {
   return byteString([...encoder.encode(text)].flatMap((byte) => [byte, byte]));
 }
 
+/** One of many texts, as a tree of their bytes. */
+export function oneOfTexts(texts: readonly string[]): Piece {
+  return (nfa, from, to) => {
+    const children = new Map<number, Map<number, number>>();
+    for (const text of texts) {
+      let at = from;
+      for (const byte of encoder.encode(text)) {
+        const known = children.get(at) ?? new Map<number, number>();
+        children.set(at, known);
+        let next = known.get(byte);
+        if (next === undefined) {
+          next = nfa.state();
+          known.set(byte, next);
+          nfa.edge(at, byte, byte, next);
+        }
+        at = next;
+      }
+      nfa.move(at, to);
+    }
+  };
+}
+
 /** A sequence of byte ranges, flat pairs. */
 function byteString(ranges: readonly number[]): Piece {
   return (nfa, from, to) => {

@@ -67,7 +67,7 @@ export class Rules {
       return withoutEmpty(determinize(draft.nfa, draft.start, draft.final));
     });
     const live = liveRules(dfas);
-    if (!nullable.has(root) && !live[root]!.some(Boolean)) {
+    if (!nullable.has(root) && !live[root]![0]) {
       refuse(this.#rules[root]!.place, "no finite text can match it");
     }
     const ranks = this.#ranks(dfas, live);

@@ -1,6 +1,7 @@
 // What every route may use, as one record passed down. Nothing here is global.
 
 import type { EngineClient } from "../engine/types.ts";
+import type { BackgroundCompiler } from "../grammar/background_compiler.ts";
 import type { ChangeWatcher } from "../jobs/change_watcher.ts";
 import type { JobSupervisor } from "../jobs/supervisor.ts";
 import type { Metrics } from "../metrics/metrics.ts";
@@ -16,6 +17,8 @@ import type { ModelText } from "./model_text.ts";
 export interface ServerContext {
   readonly engine: EngineClient;
   readonly text: ModelText;
+  /** Compiles what texts must look like. */
+  readonly grammars: BackgroundCompiler;
   readonly store: Store;
   readonly jobs: JobSupervisor;
   readonly changes: ChangeWatcher;

@@ -77,6 +77,7 @@ async function* generateChoice(
       boundaries: messageEnds(promptIds, context.text.stopIds, context.text.tokenizer),
       ...engineUrgency(plan.urgency),
       ...(plan.logprobs === null ? {} : { logprobs: plan.logprobs }),
+      ...(plan.grammar === null ? {} : { constraint: plan.grammar }),
     },
     signal,
   );

@@ -2,6 +2,7 @@
 // Knows fields and limits; runs nothing.
 
 import type { SamplingParams } from "../engine/types.ts";
+import type { CompiledGrammar } from "../grammar/compile.ts";
 import type { ServerContext } from "./context.ts";
 import { HttpError } from "./errors.ts";
 import type { ServedName } from "./hybrid_registry.ts";
@@ -23,6 +24,8 @@ export interface GenerationPlan {
   readonly logprobs: number | null;
   /** What the model may call; null: nothing. */
   readonly tools: ToolUse | null;
+  /** What the text must look like; null: anything. */
+  readonly grammar: CompiledGrammar | null;
   readonly urgency: Urgency;
 }
 
@@ -42,6 +45,7 @@ export interface PlanFields {
   /** Sequences of one prompt where that is not `n`. */
   readonly sequences?: number;
   readonly tools?: ToolUse | null;
+  readonly grammar?: CompiledGrammar | null;
 }
 
 /**
@@ -70,6 +74,7 @@ export function planGeneration(context: ServerContext, body: SamplingBody, field
     stopIds: [...new Set([...ownIds, ...(body.stop_token_ids ?? [])])],
     logprobs: fields.logprobs,
     tools: fields.tools ?? null,
+    grammar: fields.grammar ?? null,
     urgency: urgencyOf(context, body),
   };
 }

@@ -5,6 +5,7 @@ import { rmSync } from "node:fs";
 import { startEngine } from "../engine/client.ts";
 import { RestartingEngine } from "../engine/restarting_engine.ts";
 import type { EngineWorkerOptions } from "../engine/types.ts";
+import { BackgroundCompiler } from "../grammar/background_compiler.ts";
 import { ChangeWatcher } from "../jobs/change_watcher.ts";
 import { selfCommand } from "../jobs/self.ts";
 import { JobSupervisor } from "../jobs/supervisor.ts";
@@ -106,6 +107,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
 async function assemble(options: ServerOptions, listener: Listener): Promise<RunningServer> {
   const { store, log } = options;
   const text = loadModelText(options.engine.modelDir);
+  const grammars = new BackgroundCompiler();
   const engine = await RestartingEngine.start(() => startEngine(options.engine), {
     ...(options.engineStuckMs === undefined ? {} : { stuckMs: options.engineStuckMs }),
     log,
@@ -131,6 +133,7 @@ async function assemble(options: ServerOptions, listener: Listener): Promise<Run
   const context: ServerContext = {
     engine,
     text,
+    grammars,
     store,
     jobs,
     changes,
@@ -166,6 +169,7 @@ async function assemble(options: ServerOptions, listener: Listener): Promise<Run
       await listener.close();
       changes.close();
       text.close();
+      grammars.close();
       await paused;
       rmSync(store.dir.serverInfo, { force: true });
     },

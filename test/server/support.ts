@@ -15,6 +15,7 @@ import type {
   TokenEvent,
 } from "../../src/engine/types.ts";
 import { CapacityError, RequestError } from "../../src/errors.ts";
+import { BackgroundCompiler } from "../../src/grammar/background_compiler.ts";
 import { ChangeWatcher } from "../../src/jobs/change_watcher.ts";
 import { JobSupervisor, type SupervisorOptions } from "../../src/jobs/supervisor.ts";
 import { createMetrics } from "../../src/metrics/metrics.ts";
@@ -284,9 +285,11 @@ export async function testServer(options: TestServerOptions = {}): Promise<TestS
   const access = new Access(NO_LIMITS, options.clock);
   if (options.apiKey !== undefined) access.setKeys(plainKeys([options.apiKey], NO_LIMITS));
   if (options.keys !== undefined) access.setKeys(parseKeys(options.keys, "the test", NO_LIMITS));
+  const grammars = new BackgroundCompiler();
   const context: ServerContext = {
     engine: served,
     text,
+    grammars,
     store,
     jobs,
     changes,
@@ -323,6 +326,7 @@ export async function testServer(options: TestServerOptions = {}): Promise<TestS
         }),
       ),
     async dispose() {
+      grammars.close();
       await jobs.stop();
       changes.close();
       store.close();

@@ -7,6 +7,7 @@ import { encodeConversation } from "../conversation.ts";
 import { invalidField } from "../errors.ts";
 import { planGeneration } from "../plan.ts";
 import { refuseUnsupported } from "../sampling_schema.ts";
+import { textGrammar } from "../structured_outputs.ts";
 import { toolUse } from "../tools/use.ts";
 import { type ChatBody, chatBody, chatNeutral } from "./schema.ts";
 import { chatShape } from "./shape.ts";
@@ -24,12 +25,14 @@ export function chatRoutes(context: ServerContext) {
         choice: choiceOf(body.tool_choice),
         parallel: body.parallel_tool_calls,
       });
+      const grammar = await textGrammar(context, body, tools === null ? null : "tools");
       const prompt = await encodeConversation(context, body.messages, tools === null ? {} : { tools: tools.tools });
       const plan = planGeneration(context, body, {
         prompts: [prompt],
         maxTokens: body.max_completion_tokens ?? body.max_tokens,
         logprobs: body.logprobs === true ? (body.top_logprobs ?? 0) : null,
         tools,
+        grammar,
       });
       const stream = { on: body.stream === true, usage: body.stream_options?.include_usage === true };
       return answer(context, request, plan, stream, chatShape(context, body));

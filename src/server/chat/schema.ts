@@ -3,6 +3,7 @@
 import { type Static, t } from "elysia";
 import { ignored, integer, oneOf } from "../fields.ts";
 import { type NeutralValues, SHARED_NEUTRAL, samplingFields } from "../sampling_schema.ts";
+import { formatFields } from "../structured_outputs.ts";
 import { historyCall, MAX_TOOLS, toolFields } from "../tools/schema.ts";
 
 export const MAX_MESSAGES = 4096;
@@ -35,6 +36,7 @@ export const message = t.Object(
 export const chatBody = t.Object(
   {
     ...samplingFields,
+    ...formatFields,
     messages: t.Array(message, { minItems: 1, maxItems: MAX_MESSAGES }),
     max_completion_tokens: t.Optional(integer(1, 2 ** 31 - 1, "The newer name of max_tokens")),
     logprobs: t.Optional(t.Boolean({ description: "Log-probability of each token" })),
@@ -42,7 +44,6 @@ export const chatBody = t.Object(
     ...toolFields,
     functions: t.Optional(t.Unknown({ description: "Only empty" })),
     function_call: t.Optional(t.Unknown({ description: "Only none" })),
-    response_format: t.Optional(t.Unknown({ description: 'Only { "type": "text" }' })),
     modalities: t.Optional(t.Unknown({ description: 'Only ["text"]' })),
     audio: t.Optional(t.Unknown({ description: "Not supported" })),
     prediction: t.Optional(t.Unknown({ description: "Not supported" })),
@@ -58,7 +59,6 @@ export const chatNeutral: NeutralValues = {
   ...SHARED_NEUTRAL,
   functions: [[]],
   function_call: ["none"],
-  response_format: [{ type: "text" }],
   modalities: [["text"]],
   audio: [],
   prediction: [],

@@ -6,6 +6,7 @@ import type { ServerContext } from "../context.ts";
 import { invalidField } from "../errors.ts";
 import { planGeneration } from "../plan.ts";
 import { refuseUnsupported } from "../sampling_schema.ts";
+import { textGrammar } from "../structured_outputs.ts";
 import { scorePrompts } from "./echo.ts";
 import { promptsOf } from "./prompts.ts";
 import { type CompletionBody, completionBody, completionNeutral } from "./schema.ts";
@@ -20,6 +21,7 @@ export function completionRoutes(context: ServerContext) {
     async ({ body, request }) => {
       refuseUnsupported(body, completionNeutral);
       checkCombination(body);
+      const grammar = await textGrammar(context, body, null);
       const prompts = await promptsOf(context, body.prompt);
       const plan = planGeneration(context, body, {
         prompts: prompts.map(({ ids }) => ids),
@@ -27,6 +29,7 @@ export function completionRoutes(context: ServerContext) {
         // The best of several are found by their log-probabilities.
         logprobs: body.logprobs ?? (body.best_of === undefined ? null : 0),
         ...(body.best_of === undefined ? {} : { sequences: body.best_of }),
+        grammar,
       });
       const scored =
         body.echo === true && body.logprobs !== undefined ? await scorePrompts(context, plan, request.signal) : null;

@@ -3,12 +3,14 @@
 import { type Static, t } from "elysia";
 import { integer } from "../fields.ts";
 import { MAX_CHOICES, type NeutralValues, SHARED_NEUTRAL, samplingFields } from "../sampling_schema.ts";
+import { formatFields } from "../structured_outputs.ts";
 
 const ids = t.Array(integer(0, 2 ** 31 - 1), { minItems: 1 });
 
 export const completionBody = t.Object(
   {
     ...samplingFields,
+    ...formatFields,
     prompt: t.Union(
       [
         t.String(),

@@ -10,6 +10,7 @@ import { recordOf } from "../request_record.ts";
 import { refuseUnsupported } from "../sampling_schema.ts";
 import type { SseEvent } from "../sse.ts";
 import { streamAnswer, wholePieces } from "../stream_answer.ts";
+import { formatGrammar } from "../structured_outputs.ts";
 import { tokenLogprobs } from "../token_logprobs.ts";
 import { toolUse } from "../tools/use.ts";
 import { UsageCount } from "../usage.ts";
@@ -45,6 +46,7 @@ function refuseMemory(body: ResponseBody): void {
 async function planResponse(context: ServerContext, body: ResponseBody): Promise<GenerationPlan> {
   const choice = typeof body.tool_choice === "object" ? { name: body.tool_choice.name } : body.tool_choice;
   const tools = toolUse(context, { tools: toolsOf(body), choice, parallel: body.parallel_tool_calls });
+  const grammar = await formatGrammar(context, body.text?.format, tools === null ? null : "tools");
   const prompt = await encodeConversation(context, messagesOf(body), tools === null ? {} : { tools: tools.tools });
   const withLogprobs = (body.include ?? []).length > 0 || body.top_logprobs !== undefined;
   return planGeneration(context, body, {
@@ -52,6 +54,7 @@ async function planResponse(context: ServerContext, body: ResponseBody): Promise
     maxTokens: body.max_output_tokens,
     logprobs: withLogprobs ? (body.top_logprobs ?? 0) : null,
     tools,
+    grammar,
   });
 }
 

@@ -3,6 +3,7 @@
 import { type Static, t } from "elysia";
 import { ignored, integer, oneOf, text } from "../fields.ts";
 import { type NeutralValues, SHARED_NEUTRAL, samplingFields } from "../sampling_schema.ts";
+import { textFormat } from "../structured_outputs.ts";
 import { choiceWords, functionFields, MAX_TOOLS } from "../tools/schema.ts";
 
 const MAX_ITEMS = 4096;
@@ -80,9 +81,7 @@ export const responseBody = t.Object(
     }),
     instructions: t.Optional(t.String({ description: "A system message in front of the input" })),
     max_output_tokens: t.Optional(integer(1, 2 ** 31 - 1, "Most tokens to generate")),
-    text: t.Optional(
-      t.Object({ format: t.Optional(t.Unknown()), verbosity: ignored }, { additionalProperties: false }),
-    ),
+    text: t.Optional(t.Object({ format: t.Optional(textFormat), verbosity: ignored }, { additionalProperties: false })),
     tools: t.Optional(t.Array(tool, { maxItems: MAX_TOOLS, description: "Functions the model may call" })),
     tool_choice: t.Optional(
       t.Union(
