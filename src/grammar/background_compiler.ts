@@ -36,7 +36,9 @@ export class BackgroundCompiler {
 
   /** As compileGrammar(). @throws RequestError, CapacityError where too many wait */
   compile(spec: GrammarSpec): Promise<CompiledGrammar> {
-    const text = JSON.stringify(spec);
+    const text = textOf(spec);
+    if (text === null)
+      return Promise.reject(new RequestError("invalid_schema", "Cannot use the grammar: it is too deep"));
     const known = this.#kept.get(text);
     if (known !== undefined) {
       this.#kept.delete(text);
@@ -136,6 +138,16 @@ export class BackgroundCompiler {
     this.#finish();
     this.#worker?.terminate();
     this.#worker = null;
+  }
+}
+
+/** null where the spec is nested deeper than the stack. */
+function textOf(spec: GrammarSpec): string | null {
+  try {
+    return JSON.stringify(spec);
+  } catch (error) {
+    if (error instanceof RangeError) return null;
+    throw error;
   }
 }
 

@@ -1,8 +1,8 @@
 // JSON Schema to rules: one rule per schema text, so that what refers to itself ends. Which keywords count and how, see
 // docs/structured_outputs.md.
 import { refuse } from "./budget.ts";
-import { anyValue } from "./json_text.ts";
-import { alt, call, literal, never, oneOfTexts, type Piece } from "./pieces.ts";
+import { anyValue, constantsPiece } from "./json_text.ts";
+import { alt, call, literal, never, type Piece } from "./pieces.ts";
 import type { Rules } from "./rules.ts";
 import { arrayPiece, type Inner, objectPiece } from "./schema_containers.ts";
 import { assertionsOf, isJson, TYPE_KEYWORDS, type TypeName, typesOf } from "./schema_keywords.ts";
@@ -74,7 +74,7 @@ class SchemaRules {
   #flat(flat: Flat, place: string): Piece {
     if (flat.enum !== undefined) {
       const values = (flat.enum as unknown[]).filter((value) => acceptsValue(flat, value, this.#rules, place));
-      return oneOfTexts(values.map((value) => JSON.stringify(value)));
+      return constantsPiece(values, this.#rules);
     }
     const types = typesOf(flat, place) ?? impliedTypes(flat);
     if (types.length === 0) return anyValue(this.#rules);

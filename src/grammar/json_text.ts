@@ -1,6 +1,17 @@
 // How JSON is written: white space, strings, numbers, and any value at all. Every text made of these pieces is one that
 // JSON.parse takes.
-import { alt, byteOf, literal, optional, type Piece, repeat, seq, sharedCharacter } from "./pieces.ts";
+import {
+  alt,
+  byteOf,
+  empty,
+  literal,
+  oneOfTexts,
+  optional,
+  type Piece,
+  repeat,
+  seq,
+  sharedCharacter,
+} from "./pieces.ts";
 import type { Rules } from "./rules.ts";
 
 /**
@@ -86,6 +97,26 @@ export function list(rules: Rules, open: string, close: string, part: Piece, min
   const more = repeat(seq(comma(rules), part), Math.max(0, min - 1), max - 1);
   const filled = seq(gap, part, more, gap);
   return seq(literal(open), min > 0 ? filled : alt(filled, gap), literal(close));
+}
+
+/** One of the values, each string and number in one spelling, with white space inside objects and arrays. */
+export function constantsPiece(values: readonly unknown[], rules: Rules): Piece {
+  const isContainer = (value: unknown) => typeof value === "object" && value !== null;
+  const plain = values.filter((value) => !isContainer(value)).map((value) => JSON.stringify(value));
+  return alt(oneOfTexts(plain), ...values.filter(isContainer).map((value) => constantPiece(value, rules)));
+}
+
+function constantPiece(value: unknown, rules: Rules): Piece {
+  if (typeof value !== "object" || value === null) return literal(JSON.stringify(value));
+  const parts = Array.isArray(value)
+    ? value.map((one) => constantPiece(one, rules))
+    : Object.entries(value).map(([name, one]) =>
+        member(rules, literal(JSON.stringify(name)), constantPiece(one, rules)),
+      );
+  const between = parts.flatMap((part, i) => (i === 0 ? [part] : [comma(rules), part]));
+  const gap = space(rules);
+  const [open, close] = (Array.isArray(value) ? ["[", "]"] : ["{", "}"]) as [string, string];
+  return seq(literal(open), gap, ...between, parts.length === 0 ? empty : gap, literal(close));
 }
 
 /** Any JSON value. */

@@ -27,6 +27,8 @@ const UNKNOWN = -2;
 
 /** Beyond so many places at once the grammar is too ambiguous to follow in time. */
 const MAX_PLACES = 5000;
+/** Places that may be looked at for one token or one mask; a mask of a large vocabulary takes a few thousand. */
+const MAX_WORK = 1_000_000;
 /** Table entries kept before the machine starts anew. */
 const MAX_TABLE = 1 << 22;
 
@@ -36,6 +38,7 @@ export class GrammarMachine {
   /** Bytes that no edge tells apart have one class. */
   readonly classOf: Uint8Array;
   readonly numClasses: number;
+  readonly #maxTable: number;
   readonly #byteOfClass: Uint8Array;
   #configurations: Configuration[] = [];
   #byKey = new Map<string, Configuration>();
@@ -43,10 +46,13 @@ export class GrammarMachine {
   #next = new Int32Array(0);
   #era = 0;
   #lastFrame = 0;
+  #work = 0;
   readonly #root: Frame = { id: 0, returns: [], parents: [] };
 
-  constructor(grammar: CompiledGrammar) {
+  /** @param maxTable entries kept before it starts anew */
+  constructor(grammar: CompiledGrammar, maxTable = MAX_TABLE) {
     this.grammar = grammar;
+    this.#maxTable = maxTable;
     const { classOf, byteOfClass } = byteClasses(grammar);
     this.classOf = classOf;
     this.#byteOfClass = byteOfClass;
@@ -68,12 +74,17 @@ export class GrammarMachine {
 
   /** Starts anew where too much has been kept. Ids given out before are void. */
   trim(): void {
-    if (this.#next.length <= MAX_TABLE) return;
+    if (this.#next.length <= this.#maxTable) return;
     this.#era++;
     this.#configurations = [];
     this.#byKey.clear();
     this.#frames.clear();
     this.#next = new Int32Array(0);
+  }
+
+  /** Begins the account of a token or a mask, so that an ambiguous grammar cannot hold the thread for long. */
+  beginWork(): void {
+    this.#work = 0;
   }
 
   configuration(id: number): Configuration {
@@ -136,7 +147,9 @@ export class GrammarMachine {
       places.add(ruleStart[rule]!, this.#frame(calls.returns, calls.parents));
       collect();
     }
-    if (places.size > MAX_PLACES) throw new RangeError("The grammar is too ambiguous to follow");
+    this.#work += places.size;
+    if (places.size > MAX_PLACES || this.#work > MAX_WORK)
+      throw new RangeError("The grammar is too ambiguous to follow");
     return this.#internPlaces(places, complete);
   }
 

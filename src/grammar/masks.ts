@@ -34,6 +34,7 @@ export class TokenMasks {
 
   #make(machine: GrammarMachine, configuration: Configuration): Uint32Array {
     const { plain, tree, twins, maskWords } = this.vocabulary;
+    machine.beginWork();
     const usual = plain.find(({ maxChars }) => containsPlainText(machine, configuration.id, maxChars));
     const mask = usual === undefined ? new Uint32Array(maskWords) : usual.mask.slice();
     walk(usual?.others ?? tree, machine, configuration.id, mask);

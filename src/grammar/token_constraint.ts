@@ -56,6 +56,7 @@ export class GrammarConstraint {
     const bytes = this.#ended ? null : this.#masks.vocabulary.bytesOf(id);
     if (bytes === null) throw new RangeError(`Token ${id} cannot follow here`);
     this.#at = this.#machine.current(this.#at);
+    this.#machine.beginWork();
     let at = this.#at.id;
     for (const byte of bytes) {
       at = guarded(() => this.#machine.step(at, this.#machine.classOf[byte]!));
@@ -74,14 +75,24 @@ function guarded<T>(body: () => T): T {
   }
 }
 
+/** What may be kept; the defaults are those of masks.ts and machine.ts. */
+export interface CacheLimits {
+  /** Bytes of masks, of all grammars. */
+  readonly cacheBytes?: number;
+  /** Entries of one grammar's table. */
+  readonly maxTable?: number;
+}
+
 /** Makes constraints over one vocabulary; equal grammars share what is found out about them. */
 export class GrammarConstraints {
   readonly #masks: TokenMasks;
+  readonly #maxTable: number | undefined;
   /** By key, least recently used first. */
   readonly #machines = new Map<string, GrammarMachine>();
 
-  constructor(vocabulary: TokenVocabulary, cacheBytes?: number) {
+  constructor(vocabulary: TokenVocabulary, { cacheBytes, maxTable }: CacheLimits = {}) {
     this.#masks = new TokenMasks(vocabulary, cacheBytes);
+    this.#maxTable = maxTable;
   }
 
   /** @throws RequestError where the vocabulary cannot write any text of the grammar */
@@ -94,7 +105,7 @@ export class GrammarConstraints {
   }
   #machine(grammar: CompiledGrammar): GrammarMachine {
     const writable = restrictTo(grammar, this.#masks.vocabulary.singleBytes);
-    if (writable !== null) return new GrammarMachine(writable);
+    if (writable !== null) return new GrammarMachine(writable, this.#maxTable);
     throw new RequestError("invalid_schema", "Cannot use the grammar: the model's vocabulary cannot write its texts");
   }
 }
