@@ -27,10 +27,16 @@ const UNKNOWN = -2;
 
 /** Beyond so many places at once the grammar is too ambiguous to follow in time. */
 const MAX_PLACES = 5000;
-/** Places that may be looked at for one token or one mask; a mask of a large vocabulary takes a few thousand. */
-const MAX_WORK = 1_000_000;
-/** Table entries kept before the machine starts anew. */
+/** What a machine may cost; the defaults are meant for servers. */
+export interface MachineLimits {
+  /** Table entries kept before the machine starts anew. */
+  readonly maxTable?: number;
+  /** Places looked at for one token or one mask; a mask of a large vocabulary takes some thousands. */
+  readonly maxWork?: number;
+}
+
 const MAX_TABLE = 1 << 22;
+const MAX_WORK = 300_000;
 
 /** One grammar with everything found out about it. */
 export class GrammarMachine {
@@ -39,6 +45,7 @@ export class GrammarMachine {
   readonly classOf: Uint8Array;
   readonly numClasses: number;
   readonly #maxTable: number;
+  readonly #maxWork: number;
   readonly #byteOfClass: Uint8Array;
   #configurations: Configuration[] = [];
   #byKey = new Map<string, Configuration>();
@@ -49,10 +56,10 @@ export class GrammarMachine {
   #work = 0;
   readonly #root: Frame = { id: 0, returns: [], parents: [] };
 
-  /** @param maxTable entries kept before it starts anew */
-  constructor(grammar: CompiledGrammar, maxTable = MAX_TABLE) {
+  constructor(grammar: CompiledGrammar, { maxTable = MAX_TABLE, maxWork = MAX_WORK }: MachineLimits = {}) {
     this.grammar = grammar;
     this.#maxTable = maxTable;
+    this.#maxWork = maxWork;
     const { classOf, byteOfClass } = byteClasses(grammar);
     this.classOf = classOf;
     this.#byteOfClass = byteOfClass;
@@ -148,7 +155,7 @@ export class GrammarMachine {
       collect();
     }
     this.#work += places.size;
-    if (places.size > MAX_PLACES || this.#work > MAX_WORK)
+    if (places.size > MAX_PLACES || this.#work > this.#maxWork)
       throw new RangeError("The grammar is too ambiguous to follow");
     return this.#internPlaces(places, complete);
   }

@@ -1,7 +1,7 @@
 // One sequence's way through a grammar, token by token, and the factory that makes such ways from compiled grammars.
 import { RequestError } from "../errors.ts";
 import type { CompiledGrammar } from "./grammar.ts";
-import { type Configuration, DEAD, GrammarMachine } from "./machine.ts";
+import { type Configuration, DEAD, GrammarMachine, type MachineLimits } from "./machine.ts";
 import { TokenMasks } from "./masks.ts";
 import { restrictTo } from "./restrict.ts";
 import type { TokenVocabulary } from "./vocabulary.ts";
@@ -75,24 +75,22 @@ function guarded<T>(body: () => T): T {
   }
 }
 
-/** What may be kept; the defaults are those of masks.ts and machine.ts. */
-export interface CacheLimits {
-  /** Bytes of masks, of all grammars. */
+/** What constraints may cost. */
+export interface ConstraintLimits extends MachineLimits {
+  /** Bytes of masks kept, of all grammars together. */
   readonly cacheBytes?: number;
-  /** Entries of one grammar's table. */
-  readonly maxTable?: number;
 }
 
 /** Makes constraints over one vocabulary; equal grammars share what is found out about them. */
 export class GrammarConstraints {
   readonly #masks: TokenMasks;
-  readonly #maxTable: number | undefined;
+  readonly #limits: MachineLimits;
   /** By key, least recently used first. */
   readonly #machines = new Map<string, GrammarMachine>();
 
-  constructor(vocabulary: TokenVocabulary, { cacheBytes, maxTable }: CacheLimits = {}) {
+  constructor(vocabulary: TokenVocabulary, { cacheBytes, ...limits }: ConstraintLimits = {}) {
     this.#masks = new TokenMasks(vocabulary, cacheBytes);
-    this.#maxTable = maxTable;
+    this.#limits = limits;
   }
 
   /** @throws RequestError where the vocabulary cannot write any text of the grammar */
@@ -105,7 +103,7 @@ export class GrammarConstraints {
   }
   #machine(grammar: CompiledGrammar): GrammarMachine {
     const writable = restrictTo(grammar, this.#masks.vocabulary.singleBytes);
-    if (writable !== null) return new GrammarMachine(writable, this.#maxTable);
+    if (writable !== null) return new GrammarMachine(writable, this.#limits);
     throw new RequestError("invalid_schema", "Cannot use the grammar: the model's vocabulary cannot write its texts");
   }
 }

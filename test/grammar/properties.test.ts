@@ -1,15 +1,16 @@
 // Over random schemas: whatever matches can be written in any tokens, whatever is written matches, and no text leads to a
 // place where nothing can follow. GRAFT_GRAMMAR_CASES sets their number.
 import { expect, test } from "bun:test";
+import { RequestError } from "../../src/errors.ts";
 import { compileGrammar } from "../../src/grammar/compile.ts";
 import { type GrammarConstraint, GrammarConstraints } from "../../src/grammar/token_constraint.ts";
-import type { TokenVocabulary } from "../../src/grammar/vocabulary.ts";
+import { TokenVocabulary } from "../../src/grammar/vocabulary.ts";
 import { randomSchema } from "./schemas.ts";
 import { judge, schemaGrammar } from "./support.ts";
 import { validates } from "./validator.ts";
 import { randomFrom, syntheticVocabulary } from "./vocabularies.ts";
 
-const CASES = Number(process.env.GRAFT_GRAMMAR_CASES ?? 100);
+const CASES = Number(process.env.GRAFT_GRAMMAR_CASES ?? 80);
 const STOP = 1999;
 const vocabulary = syntheticVocabulary(2000);
 const idsByText = new Map<string, number>();
@@ -77,17 +78,20 @@ test("every value that matches can be written, however its text is cut into toke
   }
 }, 120_000);
 
+/** Throws where bytes are no UTF-8. */
+const utf8 = new TextDecoder("utf-8", { fatal: true });
+
 /** Beyond so many tokens a walk heads for the end. */
 const WANDERING = 60;
 
 /** Writes random allowed tokens until the text is complete; null where it does not end in time. */
-function walk(constraint: GrammarConstraint, vocabulary: TokenVocabulary, random: () => number): string | null {
+function walk(constraint: GrammarConstraint, vocabulary: TokenVocabulary, random: () => number, stop = STOP) {
   const written: Uint8Array[] = [];
   for (let i = 0; i < 600; i++) {
-    if (constraint.done) return Buffer.concat(written).toString("utf8");
+    if (constraint.done) return utf8.decode(Buffer.concat(written));
     const mask = allowed(constraint);
-    if (has(mask, STOP) && (i > WANDERING || random() < 0.3)) return Buffer.concat(written).toString("utf8");
-    const ids = idsOf(mask).filter((id) => id !== STOP);
+    if (has(mask, stop) && (i > WANDERING || random() < 0.3)) return utf8.decode(Buffer.concat(written));
+    const ids = idsOf(mask).filter((id) => id !== stop);
     const closing =
       i > WANDERING ? ids.filter((id) => '"}]n'.includes(String.fromCharCode(vocabulary.bytesOf(id)![0]!))) : [];
     const choice = closing.length > 0 ? closing : ids;
@@ -106,11 +110,10 @@ test("whatever is written parses and matches, and there is always a way on", () 
     const text = walk(constraintFor(schema), vocabulary, random);
     if (text === null) continue;
     ended++;
-    expect(Buffer.from(text).includes(0xfffd)).toBe(false);
     const value: unknown = JSON.parse(text);
     if (!validates(schema, value)) throw new Error(`seed ${seed}: ${text} does not match ${JSON.stringify(schema)}`);
   }
-  expect(ended).toBeGreaterThan(0.9 * CASES);
+  expect(ended).toBeGreaterThan(0.8 * CASES);
 }, 120_000);
 
 test("masks are what trying every token says", () => {
@@ -169,6 +172,32 @@ test("grammars that begin anew in between say the same", () => {
     b.accept(id);
   }
   expect([a.done, b.done]).toEqual([true, true]);
+});
+
+test("a grammar that is too ambiguous is given up instead of holding the engine", () => {
+  const anyOf = Array.from({ length: 60 }, (_, i) => ({ type: "string", pattern: `^(.{${i + 2}}a)*$` }));
+  const constraint = new GrammarConstraints(vocabulary, { maxWork: 5000 }).create(
+    schemaGrammar({ anyOf }),
+    new Set([STOP]),
+  );
+  constraint.accept('"'.charCodeAt(0));
+  expect(() => constraint.allow(new Uint32Array(vocabulary.maskWords))).toThrow(RequestError);
+});
+
+test("a vocabulary that lacks bytes writes what it can and never gets stuck", () => {
+  const letters = [...'{}[]":, abc'].map((char) => Buffer.from(char));
+  const poor = new TokenVocabulary({
+    vocabSize: 20,
+    bytesOf: (id) => letters[id] ?? (id === 15 ? Buffer.from("a1") : null),
+  });
+  const constraints = new GrammarConstraints(poor);
+  const object = constraints.create(
+    schemaGrammar({ type: "object", properties: { b: { type: "string", maxLength: 3 } } }),
+    new Set([19]),
+  );
+  const text = walk(object, poor, randomFrom(3), 19);
+  expect(Object.keys(JSON.parse(text!)).every((key) => key === "b")).toBe(true);
+  expect(() => constraints.create(schemaGrammar({ type: "integer" }), new Set([19]))).toThrow(RequestError);
 });
 
 test("stop ids come where the text is complete, and tokens without text never", () => {
