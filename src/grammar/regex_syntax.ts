@@ -1,6 +1,7 @@
 // Reads a regular expression of the supported subset (JavaScript's syntax without look-around, back-references and flags)
 // into a tree. What is not supported is refused by name.
 import { refuse } from "./budget.ts";
+import { CLASSES, DOT, propertySet } from "./character_classes.ts";
 import { type CodeSet, codeSet, complement, MAX_CODE } from "./code_points.ts";
 
 /** A parsed expression. */
@@ -15,21 +16,6 @@ export const MAX_PATTERN = 20_000;
 const MAX_DEPTH = 200;
 const MAX_REPEAT = 100_000;
 
-const DIGITS = codeSet([0x30, 0x39]);
-const WORD = codeSet([0x30, 0x39, 0x41, 0x5a, 0x5f, 0x5f, 0x61, 0x7a]);
-const SPACES = codeSet([
-  ...[9, 13, 0x20, 0x20, 0xa0, 0xa0, 0x1680, 0x1680, 0x2000, 0x200a, 0x2028, 0x2029],
-  ...[0x202f, 0x202f, 0x205f, 0x205f, 0x3000, 0x3000, 0xfeff, 0xfeff],
-]);
-const DOT = complement(codeSet([10, 10, 13, 13, 0x2028, 0x2029]));
-const CLASSES: Readonly<Record<string, CodeSet>> = {
-  d: DIGITS,
-  D: complement(DIGITS),
-  w: WORD,
-  W: complement(WORD),
-  s: SPACES,
-  S: complement(SPACES),
-};
 const CONTROLS: Readonly<Record<string, number>> = { t: 9, n: 10, v: 11, f: 12, r: 13, "0": 0 };
 
 /** @param place names the expression in a refusal @throws RequestError */
@@ -243,31 +229,4 @@ function one(code: number): CodeSet {
 
 function isOne(set: CodeSet): boolean {
   return set.length === 2 && set[0] === set[1];
-}
-
-const properties = new Map<string, CodeSet | null>();
-
-/** Members of a Unicode property as this runtime knows it; null for an unknown name. */
-function propertySet(name: string): CodeSet | null {
-  const known = properties.get(name);
-  if (known !== undefined) return known;
-  if (properties.size > 64) properties.clear();
-  const set = scanProperty(name);
-  properties.set(name, set);
-  return set;
-}
-
-function scanProperty(name: string): CodeSet | null {
-  let test: RegExp;
-  try {
-    test = new RegExp(`^\\p{${name}}$`, "u");
-  } catch {
-    return null;
-  }
-  const pairs: number[] = [];
-  for (let code = 0; code <= MAX_CODE; code++) {
-    if (code === 0xd800) code = 0xe000;
-    if (test.test(String.fromCodePoint(code))) pairs.push(code, code);
-  }
-  return codeSet(pairs);
 }

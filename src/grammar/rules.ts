@@ -1,8 +1,8 @@
 // The rules of one grammar while it is compiled, and their way into flat arrays: empty matches moved to the callers, dead
 // ends removed, endless calls refused. Knows bytes and calls, not what they spell.
-import { createHash } from "node:crypto";
 import { type Dfa, determinize, liveStates, Nfa } from "./automaton.ts";
 import { type Budget, refuse } from "./budget.ts";
+import { callsOf, flattenRules, splitCalls } from "./flat_rules.ts";
 import type { CompiledGrammar } from "./grammar.ts";
 import { CALL, call, type Piece } from "./pieces.ts";
 
@@ -71,7 +71,7 @@ export class Rules {
       refuse(this.#rules[root]!.place, "no finite text can match it");
     }
     const ranks = this.#ranks(dfas, live);
-    return flatten(dfas, live, ranks, root, nullable.has(root));
+    return flattenRules(dfas, live, ranks, root, nullable.has(root));
   }
 
   #draft({ place, body }: Rule): Draft {
@@ -110,14 +110,6 @@ export class Rules {
     }
     return ranks;
   }
-}
-
-function callsOf(edges: readonly number[]): number[] {
-  const rules: number[] = [];
-  for (let i = 0; i < edges.length; i += 3) {
-    for (let symbol = Math.max(CALL, edges[i]!); symbol <= edges[i + 1]!; symbol++) rules.push(symbol - CALL);
-  }
-  return rules;
 }
 
 /** Finds the rules that match the empty text and lets every caller step over a call of them. */
@@ -179,76 +171,4 @@ function liveRules(dfas: readonly Dfa[]): boolean[][] {
     if (!wasLive && live[rule]![0]) queue.push(...callers[rule]!);
   }
   return live;
-}
-
-/** Every call on an edge of its own: joined edges hold rules that live and rules that do not. */
-function splitCalls({ edges, final }: Dfa): Dfa {
-  const split = edges.map((list) => {
-    if (!list.some((value, i) => i % 3 === 1 && value > CALL && value !== list[i - 1])) return list;
-    const out: number[] = [];
-    for (let i = 0; i < list.length; i += 3) {
-      const [lo, hi, to] = [list[i]!, list[i + 1]!, list[i + 2]!];
-      if (lo < CALL) out.push(lo, Math.min(hi, CALL - 1), to);
-      for (let symbol = Math.max(lo, CALL); symbol <= hi; symbol++) out.push(symbol, symbol, to);
-    }
-    return out;
-  });
-  return { edges: split, final };
-}
-
-function flatten(
-  dfas: readonly Dfa[],
-  live: readonly (readonly boolean[])[],
-  ruleRank: Int32Array,
-  root: number,
-  allowsEmpty: boolean,
-): CompiledGrammar {
-  const ruleStart = new Int32Array(dfas.length);
-  const number = dfas.map(({ edges }) => new Int32Array(edges.length).fill(-1));
-  let numStates = 0;
-  dfas.forEach(({ edges }, rule) => {
-    ruleStart[rule] = numStates;
-    edges.forEach((_, state) => {
-      // A rule that is never called keeps its start, so that every rule has one.
-      if (state === 0 || live[rule]![state]) number[rule]![state] = numStates++;
-    });
-  });
-  const final: number[] = [];
-  const [byteAt, byteLo, byteHi, byteTo]: number[][] = [[0], [], [], []];
-  const [callAt, callRule, callTo]: number[][] = [[0], [], []];
-  dfas.forEach((dfa, rule) => {
-    splitCalls(dfa).edges.forEach((list, state) => {
-      if (number[rule]![state] === -1) return;
-      for (let i = 0; i < list.length; i += 3) {
-        const [lo, hi, to] = [list[i]!, list[i + 1]!, number[rule]![list[i + 2]!]!];
-        if (to === -1 || !live[rule]![list[i + 2]!]) continue;
-        if (lo < CALL) {
-          byteLo!.push(lo);
-          byteHi!.push(hi);
-          byteTo!.push(to);
-        } else if (live[lo - CALL]![0]) {
-          callRule!.push(lo - CALL);
-          callTo!.push(to);
-        }
-      }
-      byteAt!.push(byteTo!.length);
-      callAt!.push(callTo!.length);
-      final.push(dfa.final[state] ? 1 : 0);
-    });
-  });
-  const arrays = {
-    ruleStart,
-    ruleRank,
-    final: Uint8Array.from(final),
-    byteAt: Int32Array.from(byteAt!),
-    byteLo: Uint8Array.from(byteLo!),
-    byteHi: Uint8Array.from(byteHi!),
-    byteTo: Int32Array.from(byteTo!),
-    callAt: Int32Array.from(callAt!),
-    callRule: Int32Array.from(callRule!),
-    callTo: Int32Array.from(callTo!),
-  };
-  const hash = createHash("sha256").update(`${root} ${allowsEmpty}`);
-  for (const array of Object.values(arrays)) hash.update(`,${array.length},`).update(array);
-  return { key: hash.digest("hex"), root, allowsEmpty, ...arrays };
 }

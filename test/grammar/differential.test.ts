@@ -6,7 +6,7 @@ import { DEAD, GrammarMachine } from "../../src/grammar/machine.ts";
 import { judge, schemaGrammar } from "./support.ts";
 import { randomFrom } from "./vocabularies.ts";
 
-const CASES = Number(process.env.GRAFT_GRAMMAR_CASES ?? 80);
+const CASES = Number(process.env.GRAFT_GRAMMAR_CASES ?? 60);
 type Random = () => number;
 
 function pick<T>(random: Random, list: readonly T[]): T {

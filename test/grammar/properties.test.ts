@@ -10,7 +10,7 @@ import { judge, schemaGrammar } from "./support.ts";
 import { validates } from "./validator.ts";
 import { randomFrom, syntheticVocabulary } from "./vocabularies.ts";
 
-const CASES = Number(process.env.GRAFT_GRAMMAR_CASES ?? 80);
+const CASES = Number(process.env.GRAFT_GRAMMAR_CASES ?? 60);
 const STOP = 1999;
 const vocabulary = syntheticVocabulary(2000);
 const idsByText = new Map<string, number>();
