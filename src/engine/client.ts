@@ -18,6 +18,7 @@ import type {
   ScoreResult,
   TokenEvent,
 } from "./types.ts";
+import { unpackEvents } from "./wire_events.ts";
 
 /** How often the beat is looked at; the age it gives is off by at most this. */
 const WATCH_MS = 250;
@@ -191,7 +192,7 @@ class WorkerEngineClient implements EngineThread {
 
   #receive(message: FromEngine): void {
     if (message.kind === "events") {
-      for (const { id, event } of message.events) {
+      for (const { id, event } of unpackEvents(message.events)) {
         this.#streams.get(id)?.push(event);
         if (event.finishReason !== null) this.#streams.delete(id);
       }

@@ -4,6 +4,7 @@ import type { LinearPool } from "../../models/model.ts";
 import type { Engine, StepResult } from "./engine.ts";
 import { type CallMessage, type FromEngine, type ToEngine, toWire } from "./protocol.ts";
 import type { PoolInfo, ScoreRequest, ScoreResult } from "./types.ts";
+import { packEvents } from "./wire_events.ts";
 
 /** What a host drives and whom it tells. */
 export interface HostParts {
@@ -91,7 +92,7 @@ export class EngineHost {
     if (engineId !== undefined) {
       this.#forget(engineId);
       const event = engine.cancel(engineId);
-      if (event !== null) post({ kind: "events", events: [{ id, event }] });
+      if (event !== null) post({ kind: "events", events: packEvents([{ id, event }]) });
       return;
     }
     const job = this.#jobs.get(id);
@@ -159,7 +160,7 @@ export class EngineHost {
     if (events.length > 0) {
       const named = events.map(({ id, event }) => ({ id: this.#streams.get(id)!, event }));
       for (const { id, event } of events) if (event.finishReason !== null) this.#forget(id);
-      post({ kind: "events", events: named });
+      post({ kind: "events", events: packEvents(named) });
     }
     for (const { id, result } of scores) this.#scored(id, result);
     for (const { id, error } of failed) {

@@ -10,8 +10,8 @@ import type {
   PoolInfo,
   ScoreRequest,
   ScoreResult,
-  TokenEvent,
 } from "./types.ts";
+import type { WireEvents } from "./wire_events.ts";
 
 /** What can be asked of the engine beside generating: argument and result of each call. */
 export interface Calls {
@@ -48,7 +48,7 @@ export type ToEngine =
 /** What the engine's thread says. */
 export type FromEngine =
   | { readonly kind: "ready"; readonly info: EngineInfo }
-  | { readonly kind: "events"; readonly events: readonly { readonly id: number; readonly event: TokenEvent }[] }
+  | { readonly kind: "events"; readonly events: WireEvents }
   | { readonly kind: "value"; readonly id: number; readonly value: unknown }
   /** id null: the engine could not start. */
   | { readonly kind: "error"; readonly id: number | null; readonly error: WireError }
