@@ -21,6 +21,8 @@ import { serveChild } from "./served_child.ts";
 
 const FALLBACK_VOCAB = 32_000;
 const MOST_WARMUP = 64;
+/** Connections that fetch opens at once; beyond it a request would wait unseen, and its times with it. */
+const MOST_CONNECTIONS = 256;
 
 export const benchServeCommand = defineCommand(
   {
@@ -129,14 +131,15 @@ interface Load {
 
 function loadsOf(flags: ServeBenchFlags): Load[] {
   const rate = flags["request-rate"] ?? Number.POSITIVE_INFINITY;
-  const given = flags["max-concurrency"];
-  const limits = given !== undefined ? countsIn("max-concurrency", given) : [rate < Number.POSITIVE_INFINITY ? 1e6 : 8];
-  return limits.map((maxConcurrency) => {
-    const limited = maxConcurrency < 1e6;
-    const parts = [
-      ...(limited ? [`c=${maxConcurrency}`] : []),
-      ...(rate === Number.POSITIVE_INFINITY ? [] : [`${rate}/s`]),
-    ];
+  const rated = rate < Number.POSITIVE_INFINITY;
+  const given = flags["max-concurrency"] === undefined ? null : countsIn("max-concurrency", flags["max-concurrency"]);
+  const tooMany = given?.find((limit) => limit > MOST_CONNECTIONS);
+  if (tooMany !== undefined) {
+    throw new UsageError(`Invalid value for --max-concurrency: "${tooMany}", expected at most ${MOST_CONNECTIONS}`);
+  }
+  return (given ?? [rated ? MOST_CONNECTIONS : 8]).map((maxConcurrency) => {
+    const limited = given !== null || !rated;
+    const parts = [...(limited ? [`c=${maxConcurrency}`] : []), ...(rated ? [`${rate}/s`] : [])];
     return {
       name: parts.join(" "),
       maxConcurrency,

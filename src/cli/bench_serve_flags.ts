@@ -25,7 +25,7 @@ export const SERVE_BENCH_FLAGS = {
   "max-concurrency": {
     type: "string",
     value: "N,N,...",
-    help: "requests under way at once, one run for each (default: 8; no limit with --request-rate)",
+    help: "requests under way at once, one run for each (default: 8; with --request-rate the most, 256)",
     env: false,
   },
   "request-rate": {

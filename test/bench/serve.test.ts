@@ -223,6 +223,7 @@ test.each([
   [["m", "--url", "http://127.0.0.1:1"], "Name one server to measure"],
   [["m", "--goodput", "ttft"], 'Invalid value for --goodput: "ttft"'],
   [["m", "--max-concurrency", "0"], 'Invalid value for --max-concurrency: "0"'],
+  [["m", "--max-concurrency", "8,300"], 'Invalid value for --max-concurrency: "300", expected at most 256'],
 ])("bench serve %p is refused", async (words, message) => {
   const { status, stderr } = await startCli(["bench", "serve", ...words]).finished;
   expect(stderr).toContain(message);
