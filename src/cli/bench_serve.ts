@@ -5,7 +5,14 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { figuresOf, type LoadFigures, type Objectives } from "../bench/serve/figures.ts";
 import { runLoad } from "../bench/serve/load.ts";
-import { arrivals, type DatasetPrompt, datasetRequests, randomRequests, readDataset } from "../bench/serve/prompts.ts";
+import {
+  arrivals,
+  type DatasetPrompt,
+  datasetRequests,
+  type RandomLengths,
+  randomRequests,
+  readDataset,
+} from "../bench/serve/prompts.ts";
 import type { PlannedRequest, Target } from "../bench/serve/request.ts";
 import { readStats, type ServerStats, workBetween } from "../bench/serve/server_stats.ts";
 import { Store } from "../store/database.ts";
@@ -31,12 +38,12 @@ export const benchServeCommand = defineCommand(
     positionals: ["[MODEL]", "[-- SERVE_FLAGS...]"],
     flags: SERVE_BENCH_FLAGS,
     details: `Drives the server at --url, or one that it starts with MODEL or --shape and the flags of graft serve behind "--". Every
-request is a streamed /v1/completions. Prompts differ between requests, runs and repeats (each has a seed of its own), so
-that the prefix cache is not measured by accident; "cached" counts prompt tokens that it gave all the same. A request
-counts as failed unless its stream ends whole with as many tokens as asked for. TPOT = (E2E - TTFT) / (tokens - 1), ITL
-= gaps between deliveries, "client" = processor time of this program, as a share of one core; "outside kernels" = that
-share of the engine's steps, where the server runs with --time-kernels. Exit status 1 where an
-answer was wrong; refusals (429, 503) only count.`,
+request is a streamed /v1/completions. Random prompts differ between requests, runs and repeats (each has a seed of its
+own), so that the prefix cache is not measured by accident; "cached" counts prompt tokens that it gave all the same. A
+request counts as failed unless its stream ends whole, with as many tokens as asked for. TPOT = (E2E - TTFT) / (tokens - 1),
+ITL = gaps between deliveries, "client" = processor time of this program, as a share of one core, "outside kernels" = share
+of the engine's steps, where the server runs with --time-kernels. Exit status 1 where an answer was wrong; refusals (429,
+503) only count.`,
     examples: [
       "graft bench serve ./Qwen2.5-1.5B --max-concurrency 1,8,32 --random-input-len 512 --random-output-len 128",
       "graft bench serve --shape smollm2-135m --max-concurrency 32 -- --max-batch-tokens 256",
@@ -92,6 +99,7 @@ async function requestSource(
     prefix: flags["random-prefix-len"],
     vocabSize: flags["vocab-size"] ?? stats?.info.vocabSize ?? FALLBACK_VOCAB,
   };
+  if (dataset === null && stats !== null) requireContext(lengths, stats.info.maxContext);
   return {
     models,
     requests: (count, seed) =>
@@ -99,6 +107,13 @@ async function requestSource(
         ? randomRequests(count, models, lengths, seed)
         : datasetRequests(count, models, dataset, lengths.output, seed),
   };
+}
+
+/** @throws UsageError where the longest request of these lengths would be refused */
+function requireContext({ input, output, rangeRatio, prefix }: RandomLengths, maxContext: number): void {
+  const longest = prefix + Math.round(input * (1 + rangeRatio)) + Math.round(output * (1 + rangeRatio));
+  if (longest <= maxContext) return;
+  throw new UsageError(`Prompt and answer have up to ${longest} tokens, the server's context holds ${maxContext}`);
 }
 
 async function runOne(

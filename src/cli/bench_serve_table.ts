@@ -66,6 +66,7 @@ export function formatServeRows(rows: readonly ServeRow[], format: BenchFormat):
   const failures = rows.flatMap((row) =>
     Object.entries(row.failures).map(([reason, times]) => `- ${row.load} #${row.seed}: ${times} failed: ${reason}\n`),
   );
-  const parts = [formatRows(throughput, rows, "md"), formatRows(latencies, latencyRows, "md"), failures.join("")];
+  const times = latencyRows.length === 0 ? "" : formatRows(latencies, latencyRows, "md");
+  const parts = [formatRows(throughput, rows, "md"), times, failures.join("")];
   return parts.filter((part) => part !== "").join("\n");
 }

@@ -237,3 +237,12 @@ test("a server that cannot be had is one line", async () => {
   expect(none.stderr).toContain('Cannot find model "no-such-model"');
   expect([gone.status, none.status]).toEqual([1, 1]);
 });
+
+test("lengths that the context cannot hold are refused before anything is sent", async () => {
+  const words = ["--random-input-len", "8000", "--random-output-len", "900", "--random-range-ratio", "0.5"];
+  using server = Bun.serve({ port: 0, fetch: () => Response.json({ info: { maxContext: 13_000 }, backbone: "m" }) });
+  const url = ["--url", `http://127.0.0.1:${server.port}`];
+  const { status, stderr } = await startCli(["bench", "serve", ...url, ...words]).finished;
+  expect(stderr).toContain("Prompt and answer have up to 13350 tokens, the server's context holds 13000");
+  expect(status).toBe(2);
+});

@@ -21,7 +21,7 @@ export interface EngineWork {
   readonly kernelShare: number | null;
 }
 
-/** null where the server has no such route. @throws Error where it cannot be reached or refuses the key */
+/** null where the server has no such route, or not for this key. @throws Error where it cannot be reached or wants a key */
 export async function readStats(target: Target): Promise<ServerStats | null> {
   const headers: Record<string, string> = target.apiKey === null ? {} : { authorization: `Bearer ${target.apiKey}` };
   let response: Response;
@@ -30,9 +30,7 @@ export async function readStats(target: Target): Promise<ServerStats | null> {
   } catch (cause) {
     throw new Error(`Cannot reach ${target.url}: start a server there, or leave --url out and name a model`, { cause });
   }
-  if (response.status === 401 || response.status === 403) {
-    throw new Error(`Cannot use ${target.url}: it answers ${response.status}; give its key with --api-key`);
-  }
+  if (response.status === 401) throw new Error(`Cannot use ${target.url}: it answers 401; give its key with --api-key`);
   return response.ok ? ((await response.json()) as ServerStats) : null;
 }
 
