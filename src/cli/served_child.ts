@@ -17,6 +17,10 @@ export async function serveChild(words: readonly string[]): Promise<ServedChild>
     stderr: "pipe",
   });
   const errors = new Response(child.stderr).text();
+  const kill = () => child.kill("SIGTERM");
+  const leave = () => process.exit(1);
+  process.once("exit", kill);
+  for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, leave);
   const decoder = new TextDecoder();
   let text = "";
   for await (const chunk of child.stdout) {
@@ -28,8 +32,10 @@ export async function serveChild(words: readonly string[]): Promise<ServedChild>
       url,
       pid: child.pid,
       async stop() {
-        child.kill("SIGTERM");
+        kill();
         await child.exited;
+        process.off("exit", kill);
+        for (const signal of ["SIGINT", "SIGTERM"] as const) process.off(signal, leave);
       },
     };
   }
