@@ -27,6 +27,7 @@ export interface SwapReport {
 const HYBRIDS = ["gdn-half", "gdn-all"] as const;
 const PROMPTS = 6;
 const TOKENS = 48;
+const WARM_UP_MS = 1000;
 /** Swaps between two requests that look whether the last one has taken effect. */
 const FOLLOW_EVERY = 10;
 
@@ -34,8 +35,7 @@ const FOLLOW_EVERY = 10;
 export async function runSwaps(server: LoadServer, count: number, streams = 8): Promise<SwapReport> {
   const load = await SwapLoad.open(server);
   await load.swap();
-  // Two runs before: the first warms up, the second gives the time that the third is compared with.
-  await load.run(streams, 1000);
+  await load.run(streams, WARM_UP_MS);
   const started = performance.now();
   let done = false;
   const swapping = (async () => {
