@@ -39,14 +39,16 @@ export async function runSwaps(server: LoadServer, count: number, streams = 8): 
   const started = performance.now();
   let done = false;
   const swapping = (async () => {
-    for (let i = 1; i <= count; i++) {
-      await load.swap();
-      if (i % FOLLOW_EVERY === 0) await load.follow();
+    try {
+      for (let i = 1; i <= count; i++) {
+        await load.swap();
+        if (i % FOLLOW_EVERY === 0) await load.follow();
+      }
+    } finally {
+      done = true;
     }
-    done = true;
   })();
-  const during = await load.run(streams, Number.POSITIVE_INFINITY, () => done);
-  await swapping;
+  const [during] = await Promise.all([load.run(streams, Number.POSITIVE_INFINITY, () => done), swapping]);
   const seconds = (performance.now() - started) / 1000;
   const normal = await load.run(streams, 1000 * seconds);
   const [before, after] = [distributionOf(normal.gaps)!, distributionOf(during.gaps)!];
