@@ -38,7 +38,7 @@ export interface LoadedModel {
   free(): void;
 }
 
-/** Counterparts of one variant, one per layer of one backbone. */
+/** Counterparts of one variant, one per layer of one backbone: all in memory, or each read when it is needed. */
 export interface LinearPool {
   readonly directory: string;
   readonly variant: Variant;
@@ -46,6 +46,8 @@ export interface LinearPool {
   readonly mixers: readonly TokenMixer[];
   /** `identity` of the backbone that the pool was made for. */
   readonly backbone: string;
+  /** Of a pool that is read when it is needed: tells the files of one conversion from those of the next in their place. */
+  readonly stamp?: string;
   free(): void;
 }
 

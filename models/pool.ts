@@ -12,6 +12,7 @@ import type { Ops } from "../src/ops/ops.ts";
 import { createLinearMixer } from "./attention/create.ts";
 import type { LinearShape } from "./attention/mixer.ts";
 import { linearTensors } from "./attention/shape.ts";
+import { Counterpart } from "./counterpart.ts";
 import { HIDDEN, LAYERS } from "./limits.ts";
 import type { LinearPool } from "./model.ts";
 import type { ParameterSpec } from "./parameters.ts";
@@ -135,18 +136,26 @@ function belongTogether(info: StoredPoolInfo, tensors: TensorReader): boolean {
 
 /** Runs `use` with the description and the checked tensors of a pool; closes the file afterwards. */
 export function withPool<T>(directory: string, use: (info: PoolInfo, tensors: TensorReader) => T): T {
+  const { file, info, tensors } = openChecked(directory);
+  try {
+    return use(info, tensors);
+  } finally {
+    file.close();
+  }
+}
+
+function openChecked(directory: string) {
   const info = readPoolInfo(directory);
   const file = new SafetensorsFile(join(directory, POOL_WEIGHTS));
   try {
     const tensors = verifyTensors(file, poolTensors(info));
-    if (!belongTogether(info, tensors)) {
-      throw new CheckpointError(
-        `Cannot use pool "${directory}": ${POOL_WEIGHTS} and ${DESCRIPTION} are of different conversions; convert again`,
-      );
-    }
-    return use(info, tensors);
-  } finally {
+    if (belongTogether(info, tensors)) return { file, info, tensors };
+    throw new CheckpointError(
+      `Cannot use pool "${directory}": ${POOL_WEIGHTS} and ${DESCRIPTION} are of different conversions; convert again`,
+    );
+  } catch (error) {
     file.close();
+    throw error;
   }
 }
 
@@ -160,6 +169,22 @@ export function loadPool(ops: Ops, directory: string, options: { readonly dtype?
     };
     return { directory, variant: shape.variant, shape, mixers, backbone, free };
   });
+}
+
+/**
+ * Opens a pool without reading its weights: each counterpart is a LoadableMixer. The file stays open, so that a pool
+ * converted anew does not mix with this one. @throws CheckpointError if the pool is not sound
+ */
+export function openPool(ops: Ops, directory: string, options: { readonly dtype?: WeightDType } = {}): LinearPool {
+  const { file, info, tensors } = openChecked(directory);
+  const { shape, numLayers, backbone } = info;
+  const source = { ops, directory, shape, file, tensors, dtype: options.dtype };
+  const mixers = Array.from({ length: numLayers }, (_, layer) => new Counterpart(source, layer));
+  const free = () => {
+    for (const mixer of mixers) mixer.unload();
+    file.close();
+  };
+  return { directory, variant: shape.variant, shape, mixers, backbone, stamp: file.stamp, free };
 }
 
 /** @throws CheckpointError unless the pool was made for the backbone. */

@@ -8,13 +8,25 @@ import type { Ops, PackedLinear } from "../src/ops/ops.ts";
 import { type DType, dtypeBytes } from "../src/tensor/dtype.ts";
 import { numel, rows, type Tensor } from "../src/tensor/tensor.ts";
 import { Linear } from "./linear.ts";
-import { transpose } from "./parameters.ts";
+import { type ParameterSpec, transpose } from "./parameters.ts";
 
 /** How linear weights and embeddings are held: as stored (F16 as f32), or in one of the two dtypes. */
 export type WeightDType = "auto" | "f32" | "bf16";
 
 /** Bytes read from a file at a time. */
 const CHUNK_BYTES = 4 << 20;
+/** The same where other work waits for its turn after each. */
+const SLICE_BYTES = 256 << 10;
+
+/** How weights are read while other work goes on. */
+export interface Pace {
+  /** Fills `out` with a tensor's bytes from byte `offset` on, in another thread. */
+  readonly read: (name: string, offset: number, out: Uint8Array) => Promise<void>;
+  /** Awaited before each piece of work that holds up this thread. */
+  readonly turn: () => Promise<void>;
+  /** Sees all bytes of every tensor, in order. */
+  readonly see: (bytes: Uint8Array) => void;
+}
 
 const dtypes: Partial<Record<StoredTensor["dtype"], DType>> = { F32: "f32", BF16: "bf16", F16: "f16" };
 
@@ -27,12 +39,19 @@ function requireNumbers(name: string, bytes: Uint8Array, dtype: DType, first = 0
   );
 }
 
+/** Whether a layer's tensor is the weight of a linear layer, which is packed. */
+function isMatrix({ name, shape }: ParameterSpec): boolean {
+  return shape.length === 2 && name.endsWith(".weight");
+}
+
 /** Loads tensors whose names begin with a prefix. */
 export class WeightLoader {
   readonly ops: Ops;
   readonly #reader: TensorReader;
   readonly #dtype: WeightDType;
   readonly #prefix: string;
+  /** Matrices that prepare() has packed and nobody has taken yet. */
+  readonly #prepared = new Map<string, PackedLinear>();
 
   constructor(ops: Ops, reader: TensorReader, dtype: WeightDType = "auto", prefix = "") {
     this.ops = ops;
@@ -55,14 +74,42 @@ export class WeightLoader {
     return new Linear(this.packed(`${name}.weight`), this.#optionalVector(`${name}.bias`));
   }
 
+  /** Bytes that a tensor takes once it is loaded. */
+  bytesInMemory({ name, shape }: ParameterSpec): number {
+    if (!isMatrix({ name, shape })) return shape.reduce((a, b) => a * b, 4);
+    return this.ops.packedBytes(shape[0]!, shape[1]!, this.#target(this.#stored(name).device));
+  }
+
+  /**
+   * Reads a layer's tensors in short turns and packs its matrices, so that linear() and packed() find them done. Free what
+   * nobody takes with discard(). @throws CheckpointError; then nothing is kept
+   */
+  async prepare(tensors: readonly ParameterSpec[], pace: Pace): Promise<void> {
+    try {
+      for (const spec of tensors) {
+        if (isMatrix(spec)) await this.#prepareMatrix(spec.name, pace);
+        else await this.#streamInTurns(spec.name, null, pace);
+      }
+    } catch (error) {
+      this.discard();
+      throw error;
+    }
+  }
+
+  /** Frees what prepare() made and nobody took. */
+  discard(): void {
+    for (const packed of this.#prepared.values()) this.ops.freePacked(packed);
+    this.#prepared.clear();
+  }
+
   /** A matrix [out, in] packed. */
   packed(name: string): PackedLinear {
-    const matrix = this.#matrix(name);
-    try {
-      return this.ops.linearPack(matrix);
-    } finally {
-      this.ops.free(matrix);
+    const prepared = this.#prepared.get(name);
+    if (prepared !== undefined) {
+      this.#prepared.delete(name);
+      return prepared;
     }
+    return this.#pack(this.#matrix(name));
   }
 
   /** GPT-2's Conv1D, stored [in, out], as `parts` layers that share its input: equal parts of its columns. */
@@ -138,6 +185,46 @@ export class WeightLoader {
     this.ops.convert(tensor, raw);
     this.ops.free(raw);
     return tensor;
+  }
+
+  #pack(matrix: Tensor): PackedLinear {
+    try {
+      return this.ops.linearPack(matrix);
+    } finally {
+      this.ops.free(matrix);
+    }
+  }
+
+  async #prepareMatrix(name: string, pace: Pace): Promise<void> {
+    const stored = this.#stored(name);
+    const raw = this.ops.empty(stored.shape, stored.device);
+    let matrix: Tensor;
+    try {
+      await this.#streamInTurns(name, raw, pace);
+      await pace.turn();
+      matrix = this.#converted(raw);
+    } catch (error) {
+      this.ops.free(raw);
+      throw error;
+    }
+    this.#prepared.set(name, this.#pack(matrix));
+  }
+
+  /** File to device, or where `dst` is null only past the eyes of whoever checks the bytes. */
+  async #streamInTurns(name: string, dst: Tensor | null, pace: Pace): Promise<void> {
+    const { shape, device } = this.#stored(name);
+    const total = shape.reduce((a, b) => a * b, dtypeBytes[device]);
+    const buffer = new Uint8Array(Math.min(total, SLICE_BYTES));
+    for (let done = 0; done < total; done += SLICE_BYTES) {
+      const chunk = buffer.subarray(0, Math.min(SLICE_BYTES, total - done));
+      await pace.read(this.#prefix + name, done, chunk);
+      await pace.turn();
+      pace.see(chunk);
+      if (dst === null) continue;
+      requireNumbers(name, chunk, device, done / dtypeBytes[device]);
+      const count = chunk.length / dtypeBytes[device];
+      this.ops.upload({ ptr: dst.ptr + done, shape: [count], dtype: device }, chunk);
+    }
   }
 
   /** File to device in chunks, so that no second copy of a large tensor exists. */

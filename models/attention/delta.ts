@@ -1,7 +1,7 @@
 // The gated delta rule with its gates and output, which gdn and jet share (layers.md sections 3 and 4).
 //   q, k = l2(q), l2(k) per head;  β = σ(Wb x) (×2 with negative eigenvalues);  g = -exp(A_log) softplus(Wa x + dt_bias)
 //   S̄ = e^g S;  u = β (v - S̄ᵀ k);  S = S̄ + k uᵀ;  o = Dk^-1/2 Sᵀ q
-import type { LinearSizes, Ops, StateDtype } from "../../src/ops/ops.ts";
+import type { LinearSizes, Ops } from "../../src/ops/ops.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";
 import { type Linear, linearBackward, linearForward } from "../linear.ts";
 import { type Parameter, type ParameterSet, parameter } from "../parameters.ts";
@@ -52,11 +52,6 @@ export class DeltaRule {
     const slots = recurrentSlots(batch);
     ops.gdn(o, qn, kn, v, g, beta, batch.seqStart, batch.startPos, slots, this.sizes, this.#shape.block);
     this.#output.into(ctx, o, x, y);
-  }
-
-  stateFloats(): Record<StateDtype, number> {
-    const floats = (dtype: StateDtype) => this.#ops.gdnStateFloats(this.sizes, this.#shape.block, dtype);
-    return { f32: floats("f32"), bf16: floats("bf16") };
   }
 
   bytes(): number {

@@ -6,7 +6,7 @@ import type { WeightLoader } from "../weights.ts";
 import { ConvolvedProjections, type Qkv } from "./conv.ts";
 import { DeltaRule } from "./delta.ts";
 import type { Context, LinearShape, MixerBatch, StateSpec, TokenMixer } from "./mixer.ts";
-import { convStateFloats } from "./shape.ts";
+import { linearStateSpec } from "./state.ts";
 
 /** Serving form of one Gated DeltaNet layer. */
 export class GdnAttention implements TokenMixer {
@@ -36,11 +36,7 @@ export class GdnAttention implements TokenMixer {
   }
 
   stateSpec(): StateSpec {
-    return {
-      kvBytesPerToken: { f32: 0, bf16: 0 },
-      recurrentFloats: this.#rule.stateFloats(),
-      convFloats: convStateFloats(this.shape),
-    };
+    return linearStateSpec(this.#ops, this.shape);
   }
 
   weightBytes(): number {

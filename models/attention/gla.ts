@@ -1,14 +1,14 @@
 // Gated linear attention, serving form (layers.md section 2). Query heads of a group read one shared state.
 //   a = logsigmoid(W1 W0 x + b) / 16;  S = diag(eᵃ) S + k vᵀ;  o = Dk^-1/2 Sᵀ q
-import type { LinearSizes, Ops, StateDtype } from "../../src/ops/ops.ts";
+import type { LinearSizes, Ops } from "../../src/ops/ops.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";
 import type { Linear } from "../linear.ts";
 import type { WeightLoader } from "../weights.ts";
 import { ConvolvedProjections } from "./conv.ts";
 import type { Context, LinearShape, MixerBatch, StateSpec, TokenMixer } from "./mixer.ts";
 import { GatedOutput } from "./output.ts";
-import { convStateFloats, linearSizes } from "./shape.ts";
-import { recurrentSlots } from "./state.ts";
+import { linearSizes } from "./shape.ts";
+import { linearStateSpec, recurrentSlots } from "./state.ts";
 
 /** Serving form of one gated linear attention layer. */
 export class GlaAttention implements TokenMixer {
@@ -46,15 +46,7 @@ export class GlaAttention implements TokenMixer {
   }
 
   stateSpec(): StateSpec {
-    return {
-      kvBytesPerToken: { f32: 0, bf16: 0 },
-      recurrentFloats: { f32: this.#stateFloats("f32"), bf16: this.#stateFloats("bf16") },
-      convFloats: convStateFloats(this.shape),
-    };
-  }
-
-  #stateFloats(dtype: StateDtype): number {
-    return this.#ops.glaStateFloats(this.sizes, this.shape.block, dtype);
+    return linearStateSpec(this.#ops, this.shape);
   }
 
   weightBytes(): number {

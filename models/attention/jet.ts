@@ -6,8 +6,7 @@ import type { Linear } from "../linear.ts";
 import type { WeightLoader } from "../weights.ts";
 import { DeltaRule } from "./delta.ts";
 import type { Context, LinearShape, MixerBatch, StateSpec, TokenMixer } from "./mixer.ts";
-import { convStateFloats } from "./shape.ts";
-import { convSlots } from "./state.ts";
+import { convSlots, linearStateSpec } from "./state.ts";
 
 /** Serving form of one JetBlock layer. */
 export class JetAttention implements TokenMixer {
@@ -53,11 +52,7 @@ export class JetAttention implements TokenMixer {
   }
 
   stateSpec(): StateSpec {
-    return {
-      kvBytesPerToken: { f32: 0, bf16: 0 },
-      recurrentFloats: this.#rule.stateFloats(),
-      convFloats: convStateFloats(this.shape),
-    };
+    return linearStateSpec(this.#ops, this.shape);
   }
 
   weightBytes(): number {

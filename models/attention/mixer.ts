@@ -100,6 +100,24 @@ export interface TokenMixer {
   free(): void;
 }
 
+/** A mixer whose weights come and go; what it is and what state it needs is known without them. */
+export interface LoadableMixer extends TokenMixer {
+  readonly loaded: boolean;
+  /** What weightBytes() is once it is loaded. */
+  readonly bytes: number;
+  /** Names its weights by their content, the same in every process; null until they were first read. */
+  readonly content: string | null;
+  /** Reads the weights; `turn` is awaited before each piece of work that holds up the thread. @throws CheckpointError */
+  load(turn: () => Promise<void>): Promise<void>;
+  /** Frees the weights; does nothing where there are none. */
+  unload(): void;
+}
+
+/** Whether a mixer's weights come and go. */
+export function isLoadable(mixer: TokenMixer): mixer is LoadableMixer {
+  return "load" in mixer;
+}
+
 /** Rows of whole sequences, each from position 0: what training forms see. */
 export interface RaggedRows {
   /** i32[S+1] */

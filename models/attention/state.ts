@@ -1,8 +1,23 @@
-// How a linear layer finds its recurrent and convolution state in a batch.
+// What state a linear layer keeps of a sequence, and how it finds it in a batch.
 import { KernelError } from "../../src/errors.ts";
-import type { RecurrentSlots, StateSlots } from "../../src/ops/ops.ts";
+import type { Ops, RecurrentSlots, StateDtype, StateSlots } from "../../src/ops/ops.ts";
 import { numel, view } from "../../src/tensor/tensor.ts";
-import type { MixerBatch, StateBatch } from "./mixer.ts";
+import type { LinearShape, MixerBatch, StateBatch, StateSpec } from "./mixer.ts";
+import { convStateFloats, linearSizes } from "./shape.ts";
+
+/** What one sequence costs in a linear layer of this shape. */
+export function linearStateSpec(ops: Ops, shape: LinearShape): StateSpec {
+  const sizes = linearSizes(shape);
+  const floats = (dtype: StateDtype) =>
+    shape.variant === "gla"
+      ? ops.glaStateFloats(sizes, shape.block, dtype)
+      : ops.gdnStateFloats(sizes, shape.block, dtype);
+  return {
+    kvBytesPerToken: { f32: 0, bf16: 0 },
+    recurrentFloats: { f32: floats("f32"), bf16: floats("bf16") },
+    convFloats: convStateFloats(shape),
+  };
+}
 
 function stateOf(batch: MixerBatch): StateBatch {
   if (!batch.state) throw new KernelError("Cannot run linear attention: the batch has no state slots");

@@ -1,6 +1,6 @@
 // The safetensors format: a bounded reader that trusts nothing in the header, and an atomic writer.
 // Format: 8 bytes little-endian header length, JSON header, data. Knows no model.
-import { closeSync, fstatSync, openSync, readSync, statSync } from "node:fs";
+import { closeSync, fstatSync, openSync, read, readSync, statSync } from "node:fs";
 import { CheckpointError } from "../errors.ts";
 import { replaceFile } from "../store/files.ts";
 import { printable } from "./hf_config.ts";
@@ -60,6 +60,12 @@ export class SafetensorsFile implements TensorReader {
     }
   }
 
+  /** Tells this file from whatever takes its place under the same name. */
+  get stamp(): string {
+    const { dev, ino, size, mtimeMs } = fstatSync(this.#fd);
+    return [dev, ino, size, mtimeMs].join();
+  }
+
   names(): Iterable<string> {
     return this.entries.keys();
   }
@@ -91,6 +97,21 @@ export class SafetensorsFile implements TensorReader {
       );
     }
     readFully(this.#fd, out, entry.begin + offset, this.path);
+  }
+
+  /** As readInto(), in another thread. */
+  async read(name: string, offset: number, out: Uint8Array): Promise<void> {
+    const { begin } = this.get(name);
+    for (let done = 0; done < out.length; ) {
+      let got = 0;
+      try {
+        got = await readAt(this.#fd, out, done, out.length - done, begin + offset + done);
+      } catch (cause) {
+        throw new CheckpointError(`Cannot read "${this.path}": ${(cause as Error).message}`, { cause });
+      }
+      if (got === 0) throw new CheckpointError(`Cannot read "${this.path}": the file ended early`);
+      done += got;
+    }
   }
 
   /** Values of an F32 tensor, or of another floating type widened (F64 narrowed). */
@@ -127,6 +148,12 @@ export function widenBf16(bits: Uint16Array): Float32Array {
   const out = new Uint32Array(bits.length);
   for (let i = 0; i < bits.length; i++) out[i] = bits[i]! << 16;
   return new Float32Array(out.buffer);
+}
+
+function readAt(fd: number, out: Uint8Array, offset: number, length: number, position: number): Promise<number> {
+  return new Promise((resolve, reject) => {
+    read(fd, out, offset, length, position, (error, got) => (error ? reject(error) : resolve(got)));
+  });
 }
 
 function readFully(fd: number, out: Uint8Array, position: number, path: string): void {

@@ -117,6 +117,18 @@ class WorkerEngineClient implements EngineThread {
     return this.#call("loadPool", directory);
   }
 
+  unloadPool(id: string): Promise<boolean> {
+    return this.#call("unloadPool", id);
+  }
+
+  loadHybrid(name: string, keepAliveSeconds?: number): Promise<HybridInfo> {
+    return this.#call("loadHybrid", { name, keepAliveSeconds });
+  }
+
+  unloadHybrid(name: string): Promise<HybridInfo> {
+    return this.#call("unloadHybrid", name);
+  }
+
   pools(): Promise<PoolInfo[]> {
     return this.#call("pools", null);
   }

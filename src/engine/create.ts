@@ -9,6 +9,7 @@ import { Engine } from "./engine.ts";
 import { slotShape } from "./hybrid.ts";
 import { HybridRegistry } from "./hybrid_registry.ts";
 import { EngineMemory } from "./memory.ts";
+import type { ResidencyLimits } from "./residency.ts";
 import { type LogitsTap, Runner } from "./runner.ts";
 import { Scheduler } from "./scheduler.ts";
 import type { EngineInfo, EngineOptions } from "./types.ts";
@@ -91,6 +92,7 @@ export function createEngine(
     kernelClock: ops.clock,
     close: () => runner.close(),
     clock: () => performance.now(),
+    residency: residencyLimits(options),
   });
 }
 
@@ -99,6 +101,19 @@ function kvBytes(options: EngineOptions, info: EngineInfo, numFull: number, page
   if (options.kvBytes !== undefined) return bounded("kvBytes", options.kvBytes, numFull * pageBytes, 2 ** 46);
   const wanted = info.maxSequences * numFull * Math.ceil(info.maxContext / info.pageSize) * pageBytes;
   return Math.min(wanted, totalmem() / 8, 2 * GIB);
+}
+
+function residencyLimits({ poolBytes, keepAliveSeconds = -1 }: EngineOptions): ResidencyLimits {
+  return {
+    maxBytes: poolBytes === undefined ? Number.POSITIVE_INFINITY : bounded("poolBytes", poolBytes, 0, 2 ** 46),
+    keepAliveMs: keepAliveMs(keepAliveSeconds),
+  };
+}
+
+/** Seconds as a request or a flag gives them, -1 meaning for ever. @throws RequestError */
+export function keepAliveMs(seconds: number): number {
+  if (seconds === -1) return Number.POSITIVE_INFINITY;
+  return 1000 * bounded("keepAliveSeconds", seconds, 0, 2 ** 31);
 }
 
 /** Hybrids come later and their needs are unknown, so this is a share of the machine; untouched memory costs nothing. */

@@ -3,14 +3,17 @@
 import type { LinearPool } from "../../models/model.ts";
 import { KernelError, RequestError } from "../errors.ts";
 import type { Backend, Batch, ChunkOutput, Drawn, Scored } from "./batch.ts";
+import { Catalog } from "./catalog.ts";
 import type { ConstraintFactory } from "./constraint.ts";
 import { Counters } from "./counters.ts";
 import { generateAll, scoreAll } from "./drain.ts";
 import { engineStats } from "./engine_stats.ts";
-import { type Hybrid, hybridInfo } from "./hybrid.ts";
+import type { Hybrid } from "./hybrid.ts";
 import type { HybridRegistry } from "./hybrid_registry.ts";
 import { OrderedList } from "./ordered_list.ts";
+import { Pacer } from "./pacer.ts";
 import { generateSequence, type RequestLimits, scoreSequence } from "./requests.ts";
+import type { ResidencyLimits, Waiter } from "./residency.ts";
 import type { Scheduler } from "./scheduler.ts";
 import { byDeadline, type Sequence } from "./sequence.ts";
 import type { Clock } from "./timings.ts";
@@ -32,7 +35,7 @@ import {
 export interface StepResult {
   readonly events: readonly { readonly id: number; readonly event: TokenEvent }[];
   readonly scores: readonly { readonly id: number; readonly result: ScoreResult }[];
-  /** Sequences that cannot go on, by a fault of the backend or by themselves, and scorings past their deadline. */
+  /** Sequences that cannot go on, by a fault of the backend, by themselves or for want of their hybrid, and scorings past their deadline. */
   readonly failed: readonly { readonly id: number; readonly error: Error }[];
   readonly numPrefillTokens: number;
   readonly numDecodeTokens: number;
@@ -54,6 +57,8 @@ export interface EngineParts {
   readonly close: () => void;
   /** Milliseconds, never going back; deadlines, timings and durations of steps are read from it. */
   readonly clock: Clock;
+  /** Absent: counterparts once loaded stay. */
+  readonly residency?: ResidencyLimits;
 }
 
 /** Continuous batching over one loaded model and its hybrids. */
@@ -65,15 +70,27 @@ export class Engine {
   /** Those that have a deadline, soonest first. */
   readonly #deadlines = new OrderedList(byDeadline);
   readonly #counters = new Counters();
+  readonly #catalog: Catalog;
+  /** Each sequence as somebody who wants its hybrid in memory. */
+  readonly #holds = new Map<Sequence, Waiter>();
+  /** Sequences whose hybrid could not be loaded, for the next step's report. */
+  #unloadable: { id: number; error: Error }[] = [];
+  /** Turns for work beside the steps; whoever drives the engine grants them. */
+  readonly pacer = new Pacer();
   #nextId = 1;
 
   constructor(parts: EngineParts) {
     this.info = parts.info;
     this.#parts = parts;
+    const limits = parts.residency ?? { maxBytes: Number.POSITIVE_INFINITY, keepAliveMs: Number.POSITIVE_INFINITY };
+    this.#catalog = new Catalog(parts.registry, parts.kvBytesPerToken, limits, {
+      turn: () => this.pacer.turn(),
+      left: (identity) => parts.scheduler.sharing.cache.forget(identity),
+    });
   }
 
   get hasWork(): boolean {
-    return this.#sequences.size > 0;
+    return this.#sequences.size > 0 || this.#unloadable.length > 0;
   }
 
   /** Whether a further request would be queued rather than refused. */
@@ -83,14 +100,14 @@ export class Engine {
 
   /** Queues a generation and returns its id. @throws RequestError, CapacityError */
   add(request: GenerateRequest): number {
-    const hybrid = this.#parts.registry.get(request.hybrid ?? BASE_HYBRID);
+    const hybrid = this.#catalog.get(request.hybrid ?? BASE_HYBRID);
     const { constraints } = this.#parts;
     return this.#queue(generateSequence(this.#nextId, request, hybrid, this.#limits(hybrid), constraints));
   }
 
   /** Queues a scoring and returns its id. @throws RequestError, CapacityError */
   addScore(request: ScoreRequest): number {
-    const hybrid = this.#parts.registry.get(request.hybrid ?? BASE_HYBRID);
+    const hybrid = this.#catalog.get(request.hybrid ?? BASE_HYBRID);
     return this.#queue(scoreSequence(this.#nextId, request, hybrid, this.#limits(hybrid)));
   }
 
@@ -129,33 +146,48 @@ export class Engine {
 
   /** Takes effect for the next request; a running sequence keeps what it began with. @throws RequestError */
   registerHybrid(spec: HybridSpec): HybridInfo {
-    return hybridInfo(this.#parts.registry.register(spec), this.#parts.kvBytesPerToken);
+    return this.#catalog.register(spec);
   }
 
   removeHybrid(name: string): boolean {
-    return this.#parts.registry.remove(name);
+    return this.#catalog.remove(name);
   }
 
   hybrids(): HybridInfo[] {
-    return this.#parts.registry.list().map((hybrid) => hybridInfo(hybrid, this.#parts.kvBytesPerToken));
+    return this.#catalog.list();
+  }
+
+  /** Brings a hybrid's counterparts into memory, while turns are granted. @throws RequestError */
+  loadHybrid(name: string, keepAliveMs?: number): Promise<HybridInfo> {
+    return this.#catalog.load(name, keepAliveMs);
+  }
+
+  /** Gives a hybrid's counterparts up, at once or when its last sequence ends. @throws RequestError for an unknown name */
+  unloadHybrid(name: string): HybridInfo {
+    return this.#catalog.unload(name);
   }
 
   /** Makes a pool's counterparts available to hybrids. @throws RequestError for a pool of another backbone. */
   addPool(pool: LinearPool): PoolInfo {
-    return this.#parts.registry.addPool(pool);
+    return this.#catalog.addPool(pool);
+  }
+
+  /** Takes a pool away and frees it when its last sequence has ended. @throws RequestError where a hybrid needs it */
+  removePool(id: string): boolean {
+    return this.#catalog.removePool(id);
   }
 
   pools(): PoolInfo[] {
-    return this.#parts.registry.pools();
+    return this.#catalog.pools();
   }
 
   /** What addPool() was given; whoever loaded them frees them, after close(). */
   get loadedPools(): LinearPool[] {
-    return this.#parts.registry.loadedPools;
+    return this.#catalog.loadedPools;
   }
 
   stats(): EngineStats {
-    return engineStats(this.#parts, this.#counters);
+    return engineStats(this.#parts, this.#counters, this.#catalog);
   }
 
   /** Cancels everything and frees the engine's own memory (not the model's); a second call does nothing. */
@@ -163,6 +195,8 @@ export class Engine {
     if (this.#closed) return;
     this.#closed = true;
     for (const id of [...this.#sequences.keys()]) this.cancel(id);
+    this.pacer.close(new Error("The engine has been closed"));
+    this.#catalog.close();
     this.#parts.close();
   }
 
@@ -175,12 +209,31 @@ export class Engine {
   }
 
   #queue(sequence: Sequence): number {
+    sequence.ready = false;
     this.#parts.scheduler.add(sequence);
     this.#sequences.set(sequence.id, sequence);
     sequence.accept(this.#parts.clock());
     if (Number.isFinite(sequence.deadlineAt)) this.#deadlines.add(sequence);
     this.#nextId++;
+    this.#hold(sequence);
     return sequence.id;
+  }
+
+  /** Until its hybrid is in memory a sequence waits. */
+  #hold(sequence: Sequence): void {
+    const waiter: Waiter = {
+      ready: () => {
+        this.#parts.scheduler.makeReady(sequence);
+        this.pacer.wake();
+      },
+      failed: (error) => {
+        this.#end(sequence);
+        this.#unloadable.push({ id: sequence.id, error });
+        this.pacer.wake();
+      },
+    };
+    this.#holds.set(sequence, waiter);
+    this.#catalog.hold(sequence.hybrid, waiter);
   }
 
   #end(sequence: Sequence): void {
@@ -191,6 +244,9 @@ export class Engine {
   #forget(sequence: Sequence): void {
     this.#sequences.delete(sequence.id);
     this.#deadlines.remove(sequence);
+    const waiter = this.#holds.get(sequence)!;
+    this.#holds.delete(sequence);
+    this.#catalog.release(sequence.hybrid, waiter);
   }
 
   /** Ends a sequence between tokens. */
@@ -202,7 +258,8 @@ export class Engine {
   }
 
   #expire(now: number): Expired {
-    const expired: Expired = { events: [], failed: [] };
+    const expired: Expired = { events: [], failed: this.#unloadable };
+    this.#unloadable = [];
     for (let next = this.#deadlines.items[0]; next && next.deadlineAt <= now; next = this.#deadlines.items[0]) {
       const event = this.#cut(next, "deadline");
       if (next.score === null) expired.events.push({ id: next.id, event });

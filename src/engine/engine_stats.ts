@@ -1,14 +1,18 @@
 // The engine's counters and gauges as one record, gathered when somebody asks. Changes nothing.
+import type { Catalog } from "./catalog.ts";
 import type { Counters } from "./counters.ts";
 import type { EngineParts } from "./engine.ts";
 import type { EngineStats } from "./types.ts";
 
 /** What the parts of an engine hold now, and what has been counted. */
-export function engineStats(parts: EngineParts, counters: Counters): EngineStats {
-  const { scheduler, kvBytesPerToken, registry, kernelClock } = parts;
+export function engineStats(parts: EngineParts, counters: Counters, catalog: Catalog): EngineStats {
+  const { scheduler, kvBytesPerToken, kernelClock } = parts;
   const { pages, states, limits, sharing } = scheduler;
   const pageBytes = limits.pageSize * kvBytesPerToken;
-  const pools = registry.loadedPools.flatMap((pool) => pool.mixers.map((mixer) => mixer.weightBytes()));
+  const weights = { checkpoint: parts.weightBytes(), gla: 0, gdn: 0, jet: 0 };
+  for (const { variant, mixers } of catalog.loadedPools) {
+    for (const mixer of mixers) weights[variant] += mixer.weightBytes();
+  }
   const { hit, disabled } = sharing.outcomes;
   const began = Object.values(sharing.outcomes).reduce((sum, count) => sum + count, 0);
   return {
@@ -30,6 +34,9 @@ export function engineStats(parts: EngineParts, counters: Counters): EngineStats
     prefixEvictions: sharing.cache.evictions,
     prefixBytes: sharing.cache.bytes,
     prefixSnapshots: sharing.cache.size,
-    weightBytes: parts.weightBytes() + pools.reduce((sum, bytes) => sum + bytes, 0),
+    weightBytes: weights.checkpoint + weights.gla + weights.gdn + weights.jet,
+    weightBytesByKind: weights,
+    hybridLoads: catalog.counts.loads,
+    hybridUnloads: catalog.counts.unloads,
   };
 }

@@ -1,6 +1,7 @@
 // Drives an engine from messages: steps while there is work, reads messages between steps, reports what came of them.
 // Knows the protocol, not the thread it runs in.
 import type { LinearPool } from "../../models/model.ts";
+import { keepAliveMs } from "./create.ts";
 import type { Engine, StepResult } from "./engine.ts";
 import { type CallMessage, type FromEngine, type ToEngine, toWire } from "./protocol.ts";
 import type { PoolInfo, ScoreRequest, ScoreResult } from "./types.ts";
@@ -10,7 +11,7 @@ import { packEvents } from "./wire_events.ts";
 export interface HostParts {
   readonly engine: Engine;
   readonly post: (message: FromEngine) => void;
-  readonly loadPool: (directory: string) => LinearPool;
+  readonly openPool: (directory: string) => LinearPool;
   /** Shows that the thread is alive; called every step. */
   readonly beat: () => void;
 }
@@ -23,6 +24,13 @@ interface ScoreJob {
   next: number;
   numDone: number;
 }
+
+/** Loading beside a step takes at most this part of the step's own time, and one piece of work. */
+const BESIDE = 0.5;
+/** Loading without streams lets messages in after so long. */
+const ALONE_MS = 20;
+/** How often sequences that wait for weights are looked at. */
+const WAITING_MS = 20;
 
 /** Serves one client's messages with one engine. */
 export class EngineHost {
@@ -56,20 +64,27 @@ export class EngineHost {
   /** Steps until closed, then cancels what runs; the engine is the caller's to close. Between steps control goes back to the event loop, so that messages get in. */
   async run(): Promise<void> {
     const { engine, beat } = this.#parts;
+    engine.pacer.wake = () => this.#wake?.();
     while (!this.#closed) {
       beat();
       this.#feed();
-      if (engine.hasWork) {
-        this.#report(engine.step());
-        await new Promise((resolve) => setImmediate(resolve));
-      } else {
-        await new Promise<void>((resolve) => {
-          this.#wake = resolve;
-        });
-        this.#wake = null;
-      }
+      const started = performance.now();
+      const computed = engine.hasWork && this.#report(engine.step());
+      if (computed) await new Promise((resolve) => setImmediate(resolve));
+      // Beside running streams loading takes a part of the time that a step takes; with none to wait, all of it.
+      if (engine.pacer.pending) await engine.pacer.grant(computed ? BESIDE * (performance.now() - started) : ALONE_MS);
+      else if (!computed) await this.#sleep(engine.hasWork);
     }
     for (const id of [...this.#engineIds.keys()]) this.#cancel(id);
+  }
+
+  /** Until something happens; who waits for weights may pass a deadline meanwhile. */
+  async #sleep(waiting: boolean): Promise<void> {
+    await new Promise<void>((resolve) => {
+      this.#wake = resolve;
+      if (waiting) setTimeout(resolve, WAITING_MS);
+    });
+    this.#wake = null;
   }
 
   #guarded(id: number, body: () => void): void {
@@ -102,11 +117,21 @@ export class EngineHost {
   #call(message: CallMessage): void {
     const { id, name, argument } = message;
     if (name === "score") this.#addJob(id, argument);
-    else this.#parts.post({ kind: "value", id, value: this.#answer(message) });
+    else this.#post(id, this.#answer(message));
+  }
+
+  #post(id: number, value: unknown): void {
+    const { post } = this.#parts;
+    if (value instanceof Promise) {
+      value.then(
+        (settled) => post({ kind: "value", id, value: settled }),
+        (error: unknown) => post({ kind: "error", id, error: toWire(error) }),
+      );
+    } else post({ kind: "value", id, value });
   }
 
   #answer(message: Exclude<CallMessage, { name: "score" }>): unknown {
-    const { engine, loadPool } = this.#parts;
+    const { engine, openPool } = this.#parts;
     switch (message.name) {
       case "registerHybrid":
         return engine.registerHybrid(message.argument);
@@ -115,7 +140,15 @@ export class EngineHost {
       case "hybrids":
         return engine.hybrids();
       case "loadPool":
-        return this.#addPool(loadPool(message.argument));
+        return this.#addPool(openPool(message.argument));
+      case "unloadPool":
+        return engine.removePool(message.argument);
+      case "loadHybrid": {
+        const { name, keepAliveSeconds } = message.argument;
+        return engine.loadHybrid(name, keepAliveSeconds === undefined ? undefined : keepAliveMs(keepAliveSeconds));
+      }
+      case "unloadHybrid":
+        return engine.unloadHybrid(message.argument);
       case "pools":
         return engine.pools();
       case "stats":
@@ -155,7 +188,8 @@ export class EngineHost {
     }
   }
 
-  #report({ events, scores, failed }: StepResult): void {
+  /** Whether the step did anything. */
+  #report({ events, scores, failed, numPrefillTokens, numDecodeTokens }: StepResult): boolean {
     const { post } = this.#parts;
     if (events.length > 0) {
       const named = events.map(({ id, event }) => ({ id: this.#streams.get(id)!, event }));
@@ -173,6 +207,7 @@ export class EngineHost {
       this.#forget(id);
       if (stream !== undefined) post({ kind: "error", id: stream, error: toWire(error) });
     }
+    return numPrefillTokens + numDecodeTokens + events.length + scores.length + failed.length > 0;
   }
 
   #scored(engineId: number, result: ScoreResult): void {

@@ -2,7 +2,7 @@
 // Knows no sequence and no batch.
 import type { TokenMixer, Variant } from "../../models/attention/mixer.ts";
 import type { StateDtype } from "../ops/ops.ts";
-import type { HybridInfo } from "./types.ts";
+import type { HybridInfo, Residence } from "./types.ts";
 
 /** State slots begin on cache lines. */
 const ALIGN_FLOATS = 16;
@@ -77,13 +77,14 @@ function identityOf(mixers: readonly TokenMixer[]): string {
 }
 
 /** @param kvBytes bytes of k and v of one token in one full-attention layer. */
-export function hybridInfo(hybrid: Hybrid, kvBytes: number): HybridInfo {
+export function hybridInfo(hybrid: Hybrid, kvBytes: number, residence: Residence): HybridInfo {
   return {
     name: hybrid.name,
     layers: hybrid.layers,
     numLinear: hybrid.slots.length,
     kvBytesPerToken: hybrid.numFull * kvBytes,
     stateBytes: hybrid.slots.reduce((sum, slot) => sum + 4 * slot.floats, 0),
+    residence,
   };
 }
 

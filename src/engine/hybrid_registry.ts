@@ -1,6 +1,6 @@
 // The hybrids that requests may name, and the pools of counterparts they are made of. Registering moves no weights:
 // a hybrid is a list of references to mixers that are loaded already.
-import type { TokenMixer, Variant } from "../../models/attention/mixer.ts";
+import { isLoadable, type TokenMixer, type Variant } from "../../models/attention/mixer.ts";
 import type { LinearPool } from "../../models/model.ts";
 import { RequestError } from "../errors.ts";
 import type { StateDtype } from "../ops/ops.ts";
@@ -85,9 +85,31 @@ export class HybridRegistry {
       const counts = `${pool.mixers.length} layers, expected ${this.#own.length}`;
       throw new RequestError("wrong_backbone", `Cannot use pool "${pool.directory}": ${counts}`);
     }
+    const known = [...this.#pools].find(([, other]) => isSame(other, pool));
+    if (known !== undefined) {
+      if (known[1] !== pool) pool.free();
+      return poolInfo(...known);
+    }
     const id = `${pool.variant}-${++this.#poolSerial}`;
     this.#pools.set(id, pool);
     return poolInfo(id, pool);
+  }
+
+  /** Takes a pool away and answers it; null for an unknown id. @throws RequestError where a hybrid needs it */
+  removePool(id: string): LinearPool | null {
+    const pool = this.#pools.get(id);
+    if (pool === undefined) return null;
+    const mixers = new Set<unknown>(pool.mixers);
+    const users = this.list().filter((hybrid) => hybrid.mixers.some((mixer) => mixers.has(mixer)));
+    if (users.length > 0) {
+      const names = users.map(({ name }) => `"${name}"`).join(", ");
+      throw new RequestError(
+        "pool_in_use",
+        `Cannot unload pool "${id}": ${names} ${users.length > 1 ? "are" : "is"} made of it`,
+      );
+    }
+    this.#pools.delete(id);
+    return pool;
   }
 
   pools(): PoolInfo[] {
@@ -123,6 +145,19 @@ function refuse(why: string): never {
   throw new RequestError("invalid_hybrid", `Cannot register the hybrid: ${why}`);
 }
 
+/** The same pool, perhaps opened twice; what was converted anew in the same place is another one. */
+function isSame(a: LinearPool, b: LinearPool): boolean {
+  return a === b || (a.directory === b.directory && a.stamp !== undefined && a.stamp === b.stamp);
+}
+
 function poolInfo(id: string, pool: LinearPool): PoolInfo {
-  return { id, variant: pool.variant, directory: pool.directory, numLayers: pool.mixers.length };
+  const loaded = pool.mixers.filter((mixer) => !isLoadable(mixer) || mixer.loaded);
+  return {
+    id,
+    variant: pool.variant,
+    directory: pool.directory,
+    numLayers: pool.mixers.length,
+    loadedLayers: loaded.length,
+    loadedBytes: loaded.reduce((sum, mixer) => sum + mixer.weightBytes(), 0),
+  };
 }

@@ -1,7 +1,7 @@
 // Opens kernels, model and pools and makes an engine of them: for the engine's worker, and for jobs in their own process.
 import { loadModel } from "../../models/load.ts";
-import type { LoadedModel } from "../../models/model.ts";
-import { loadPool } from "../../models/pool.ts";
+import type { LinearPool, LoadedModel } from "../../models/model.ts";
+import { openPool } from "../../models/pool.ts";
 import { Ops } from "../ops/ops.ts";
 import { createEngine, type EngineHooks } from "./create.ts";
 import type { Engine } from "./engine.ts";
@@ -13,8 +13,8 @@ export interface OpenedEngine {
   readonly engine: Engine;
   readonly ops: Ops;
   readonly model: LoadedModel;
-  /** Loads a pool directory for this engine's model; not yet added to it. @throws CheckpointError */
-  readonly loadPool: (directory: string) => ReturnType<typeof loadPool>;
+  /** Opens a pool directory for this engine's model; not yet added to it. @throws CheckpointError */
+  readonly openPool: (directory: string) => LinearPool;
   /** Frees engine, pools and model. */
   readonly close: () => void;
 }
@@ -27,7 +27,7 @@ export async function openEngine(options: EngineWorkerOptions, hooks: EngineHook
   const model = loadModel(ops, modelDir, { ...dtype, ...defined({ maxContext }) });
   const constraints = grammarConstraints(modelDir, model.config.vocabSize);
   const engine = createEngine(ops, model, options, { constraints, ...hooks });
-  const load = (directory: string) => loadPool(ops, directory, dtype);
+  const open = (directory: string) => openPool(ops, directory, dtype);
   const close = () => {
     const loaded = engine.loadedPools;
     engine.close();
@@ -35,12 +35,12 @@ export async function openEngine(options: EngineWorkerOptions, hooks: EngineHook
     model.free();
   };
   try {
-    for (const directory of pools) engine.addPool(load(directory));
+    for (const directory of pools) engine.addPool(open(directory));
   } catch (error) {
     close();
     throw error;
   }
-  return { engine, ops, model, loadPool: load, close };
+  return { engine, ops, model, openPool: open, close };
 }
 
 /** The settings that are given: an absent one leaves the default to whom it concerns. */

@@ -195,6 +195,11 @@ export class PrefixCache {
     this.#prune(node);
   }
 
+  /** All that was computed by these mixers. */
+  forget(identity: string): void {
+    for (const snapshot of [...this.#snapshots]) if (snapshot.hybrid.identity === identity) this.remove(snapshot);
+  }
+
   clear(): void {
     for (const snapshot of this.#snapshots) this.remove(snapshot);
   }

@@ -20,6 +20,9 @@ export interface Calls {
   removeHybrid: { argument: string; result: boolean };
   hybrids: { argument: null; result: HybridInfo[] };
   loadPool: { argument: string; result: PoolInfo };
+  unloadPool: { argument: string; result: boolean };
+  loadHybrid: { argument: { name: string; keepAliveSeconds: number | undefined }; result: HybridInfo };
+  unloadHybrid: { argument: string; result: HybridInfo };
   pools: { argument: null; result: PoolInfo[] };
   stats: { argument: null; result: EngineStats };
 }

@@ -123,9 +123,25 @@ export class RestartingEngine implements EngineClient {
 
   async loadPool(directory: string): Promise<PoolInfo> {
     const inner = await this.#managed((thread) => thread.loadPool(directory));
+    const known = [...this.#pools].find(([, pool]) => pool.innerId === inner.id);
+    if (known !== undefined) return { ...inner, id: known[0] };
     const id = `${inner.variant}-${++this.#poolSerial}`;
     this.#pools.set(id, { directory, variant: inner.variant, innerId: inner.id });
     return { ...inner, id };
+  }
+
+  async unloadPool(id: string): Promise<boolean> {
+    const unloaded = await this.#managed((thread) => thread.unloadPool(this.#innerId(id)));
+    this.#pools.delete(id);
+    return unloaded;
+  }
+
+  loadHybrid(name: string, keepAliveSeconds?: number): Promise<HybridInfo> {
+    return this.#managed((thread) => thread.loadHybrid(name, keepAliveSeconds));
+  }
+
+  unloadHybrid(name: string): Promise<HybridInfo> {
+    return this.#managed((thread) => thread.unloadHybrid(name));
   }
 
   async pools(): Promise<PoolInfo[]> {

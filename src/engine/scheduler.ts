@@ -33,6 +33,8 @@ export class Scheduler {
   /** Those that wait for room; the others wait for a prefix, with #promises. */
   readonly #waiting = new OrderedList(byPriority);
   readonly #promises = new PrefixPromises();
+  /** Those whose weights are on their way: nobody waits behind them. */
+  readonly #unready = new Set<Sequence>();
   readonly #freeSlots: number[];
   #preemptions = 0;
 
@@ -50,7 +52,7 @@ export class Scheduler {
   }
 
   get numWaiting(): number {
-    return this.#waiting.length + this.#promises.numFollowers;
+    return this.#waiting.length + this.#promises.numFollowers + this.#unready.size;
   }
 
   get numPreemptions(): number {
@@ -59,7 +61,7 @@ export class Scheduler {
 
   /** All sequences that have not ended: the running, then the waiting, each by priority and arrival. */
   get sequences(): Sequence[] {
-    const waiting = [...this.#waiting.items, ...this.#promises.followers];
+    const waiting = [...this.#waiting.items, ...this.#promises.followers, ...this.#unready];
     return [...this.#running.items, ...waiting.sort(byPriority)];
   }
 
@@ -73,8 +75,15 @@ export class Scheduler {
     if (this.numWaiting >= this.limits.maxWaiting) {
       throw new CapacityError(`Cannot queue the request: ${this.numWaiting} are waiting, the limit`);
     }
-    this.#waiting.add(sequence);
+    if (sequence.ready) this.#waiting.add(sequence);
+    else this.#unready.add(sequence);
     this.sharing.join(sequence);
+  }
+
+  /** What a sequence runs on is in memory now: it takes its place in the queue. */
+  makeReady(sequence: Sequence): void {
+    sequence.ready = true;
+    if (this.#unready.delete(sequence)) this.#waiting.add(sequence);
   }
 
   /** The next step's work; empty where there is none. */
@@ -127,7 +136,7 @@ export class Scheduler {
     if (sequence.status === "finished") return;
     this.sharing.leave(sequence);
     if (sequence.status === "running") remove(this.#running, sequence);
-    else if (!this.#promises.unfollow(sequence)) remove(this.#waiting, sequence);
+    else if (!this.#unready.delete(sequence) && !this.#promises.unfollow(sequence)) remove(this.#waiting, sequence);
     this.#release(sequence);
     sequence.status = "finished";
   }

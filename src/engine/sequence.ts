@@ -76,6 +76,8 @@ export class Sequence {
   /** On the engine's clock, in milliseconds. */
   deadlineAt = Number.POSITIVE_INFINITY;
   status: "waiting" | "running" | "finished" = "waiting";
+  /** Whether what it runs on is in memory; until then it waits, and others are not held up by it. */
+  ready = true;
   /** Tokens whose keys, values and states the pools hold. */
   numComputed = 0;
   /** KV pages; page of full layer f and token block j at [j * numFull + f]. */

@@ -156,6 +156,18 @@ export interface HybridSpec {
   pools?: { readonly [V in Variant]?: string };
 }
 
+/** Where the counterparts that a hybrid needs are. A hybrid without any is always "loaded". */
+export interface Residence {
+  /** "unloading": it leaves the memory when the last sequence of it ends. */
+  state: "unloaded" | "queued" | "loading" | "loaded" | "unloading";
+  /** Bytes of its counterparts in memory, layers that other hybrids brought there included, and of all of them. */
+  loadedBytes: number;
+  totalBytes: number;
+  /** Milliseconds since 1970: its last use, and when it leaves the memory if it rests until then; null = not fixed. */
+  lastUsed: number | null;
+  expiresAt: number | null;
+}
+
 /** A registered hybrid and what a sequence of it costs. */
 export interface HybridInfo {
   name: string;
@@ -165,14 +177,18 @@ export interface HybridInfo {
   /** Memory of one sequence: KV cache per token, and fixed recurrent + convolution state. */
   kvBytesPerToken: number;
   stateBytes: number;
+  residence: Residence;
 }
 
-/** A loaded pool. */
+/** A pool whose counterparts hybrids may use. */
 export interface PoolInfo {
   id: string;
   variant: Variant;
   directory: string;
   numLayers: number;
+  /** Layers in memory, and their bytes. */
+  loadedLayers: number;
+  loadedBytes: number;
 }
 
 /** Facts about the loaded model that requests are checked against. */
@@ -217,7 +233,13 @@ export interface EngineStats {
   /** Bytes of pages and states that the prefix cache keeps; a page that a sequence uses as well is counted too. */
   prefixBytes: number;
   prefixSnapshots: number;
+  /** All weights in memory. */
   weightBytes: number;
+  /** Of them, those of the checkpoint itself, and the counterparts by variant. */
+  weightBytesByKind: Record<"checkpoint" | Variant, number>;
+  /** Hybrids whose counterparts were loaded, and given up. */
+  hybridLoads: number;
+  hybridUnloads: number;
   stepSeconds: number;
   /** Inside the kernel library since the engine's start, loading included; only with EngineWorkerOptions.timeKernels. */
   kernelSeconds?: number;
@@ -262,6 +284,10 @@ export interface EngineOptions {
   snapshotTokens?: number;
   /** Upper limit of the context; default: the model's own. */
   maxContext?: number;
+  /** Bytes of counterparts that may be in memory; hybrids at rest leave to make room (default: no limit). */
+  poolBytes?: number;
+  /** Seconds that a hybrid's counterparts stay in memory after its last use; -1 = until room is needed (default), 0 = not at all. */
+  keepAliveSeconds?: number;
 }
 
 /** Settings of an engine in its own thread. */
@@ -303,8 +329,25 @@ export interface EngineClient {
   /** False where the name is unknown. Running sequences are not disturbed. */
   removeHybrid(name: string): Promise<boolean>;
   hybrids(): Promise<HybridInfo[]>;
+  /**
+   * Makes a pool's counterparts available to hybrids. Weights are read when a request or loadHybrid() needs them, layer by
+   * layer, in short turns between steps. A pool that is there already is not added again.
+   */
   loadPool(directory: string): Promise<PoolInfo>;
+  /**
+   * Takes a pool away; its weights leave the memory when the last sequence that uses them ends. False where the id is
+   * unknown; RequestError "pool_in_use" where a registered hybrid still needs it.
+   */
+  unloadPool(id: string): Promise<boolean>;
   pools(): Promise<PoolInfo[]>;
+  /**
+   * Brings a hybrid's counterparts into memory before the first request does; `keepAliveSeconds` in place of the engine's
+   * from now on. RequestError "pool_memory" where they are larger than the limit, "hybrid_unavailable" where they cannot be read;
+   * the same errors end a request that needs them.
+   */
+  loadHybrid(name: string, keepAliveSeconds?: number): Promise<HybridInfo>;
+  /** Gives a hybrid's counterparts up: at once, or when its last sequence ends. The next request brings them back. */
+  unloadHybrid(name: string): Promise<HybridInfo>;
   stats(): Promise<EngineStats>;
   /** Milliseconds since the engine's thread last showed life; it does so at least every second, and every step. */
   readonly heartbeatAgeMs: number;

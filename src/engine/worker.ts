@@ -25,7 +25,7 @@ async function start({ options, beat }: Extract<ToEngine, { kind: "start" }>): P
     const counter = new Int32Array(beat);
     const show = () => void Atomics.add(counter, 0, 1);
     const timer = setInterval(show, BEAT_MS);
-    host = new EngineHost({ engine: opened.engine, post, loadPool: opened.loadPool, beat: show });
+    host = new EngineHost({ engine: opened.engine, post, openPool: opened.openPool, beat: show });
     post({ kind: "ready", info: opened.engine.info });
     try {
       await host.run();

@@ -1,7 +1,7 @@
 // The forward ops of graft.h that work row by row, as methods on tensors: sizes come from shapes, every operand is checked,
 // a status becomes an exception. Shapes are given in the header; [N, H, D] and [N, H*D] are the same to a kernel.
 import { KernelError } from "../errors.ts";
-import { dtypeCode } from "../tensor/dtype.ts";
+import { type DType, dtypeCode } from "../tensor/dtype.ts";
 import { numel, type Tensor } from "../tensor/tensor.ts";
 import { Device } from "./device.ts";
 import { at, expectCount, expectRows, rowsOf } from "./expect.ts";
@@ -26,10 +26,15 @@ export class DenseOps extends Device {
       throw new KernelError(`Cannot run linearPack: weight is [${weight.shape}], expected [out, in]`);
     }
     const code = dtypeCode(weight.dtype);
-    const bytes = this.symbols.graft_linear_packed_bytes(out, inputs, code);
+    const bytes = this.packedBytes(out, inputs, weight.dtype);
     const ptr = this.allocBytes(bytes);
     this.check("linearPack", this.symbols.graft_linear_pack(ptr as never, at(weight), out, inputs, code));
     return { ptr, out, in: inputs, dtype: weight.dtype as "f32" | "bf16", bytes };
+  }
+
+  /** Bytes that a packed [out, in] weight takes. */
+  packedBytes(out: number, inputs: number, dtype: DType): number {
+    return this.symbols.graft_linear_packed_bytes(out, inputs, dtypeCode(dtype));
   }
 
   freePacked(w: PackedLinear): void {

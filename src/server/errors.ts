@@ -47,6 +47,9 @@ const REQUEST_STATUS: Readonly<Record<string, number>> = {
   unknown_job: 404,
   unknown_task: 404,
   job_state: 409,
+  pool_in_use: 409,
+  hybrid_unavailable: 503,
+  pool_memory: 507,
 };
 
 const STORE_STATUS: Readonly<Record<StoreErrorCode, number>> = {

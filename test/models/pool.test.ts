@@ -1,16 +1,14 @@
 // Pools on disk and stand-alone hybrids: what was saved is loaded; an exported hybrid gives the logits of the backbone with the
 // pool's mixers, byte for byte; what does not fit is refused and leaves nothing behind.
 import { describe, expect, test } from "bun:test";
-import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { initLinearLayer } from "../../models/attention/init.ts";
-import type { LinearShape, TokenMixer, Variant } from "../../models/attention/mixer.ts";
-import { linearShapeFor, type ShapeOverrides } from "../../models/attention/shape.ts";
-import { readAttentionSource } from "../../models/attention_source.ts";
+import type { TokenMixer, Variant } from "../../models/attention/mixer.ts";
+import type { ShapeOverrides } from "../../models/attention/shape.ts";
 import { exportHybrid } from "../../models/export.ts";
-import { identityOf, loadModel, loadTrainable, withCheckpoint } from "../../models/load.ts";
+import { loadModel, loadTrainable, withCheckpoint } from "../../models/load.ts";
 import type { Backbone } from "../../models/model.ts";
-import { isWholePool, loadPool, readPoolInfo, savePool } from "../../models/pool.ts";
+import { isWholePool, loadPool, readPoolInfo } from "../../models/pool.ts";
 import type { Ops } from "../../src/ops/ops.ts";
 import {
   type Config,
@@ -22,6 +20,7 @@ import {
   writeCheckpoint,
 } from "../support/checkpoints.ts";
 import { bestOps } from "../support/kernels.ts";
+import { makePool } from "../support/pools.ts";
 import { ModelRun } from "../support/run_model.ts";
 
 const IDS = [1, 5, 39, 7, 7, 0, 12, 30, 2, 2, 9];
@@ -31,34 +30,6 @@ function logits(ops: Ops, backbone: Backbone, mixers: readonly (TokenMixer | nul
   const rows = run.forward([{ sequence: 0, ids: IDS }]);
   run.close();
   return rows;
-}
-
-/** A pool of copy-initialised layers, as conversion begins with. */
-function makePool(
-  model: string,
-  directory: string,
-  variant: Variant,
-  overrides: ShapeOverrides = {},
-  seed = 4,
-): LinearShape {
-  mkdirSync(directory, { recursive: true });
-  return withCheckpoint(model, (config, tensors) => {
-    const shape = linearShapeFor(config, variant, overrides);
-    const layers = Array.from({ length: config.numLayers }, (_, layer) =>
-      initLinearLayer(shape, readAttentionSource(tensors, config, layer), { seed, layer }),
-    );
-    const info = {
-      shape,
-      numLayers: config.numLayers,
-      backbone: identityOf(config, tensors),
-      details: { note: "test" },
-    };
-    savePool(directory, info, (name) => {
-      const [, layer, rest] = /^linear\.(\d+)\.(.*)$/.exec(name)!;
-      return layers[Number(layer)]!.get(rest!)!;
-    });
-    return shape;
-  });
 }
 
 describe("pools", () => {

@@ -10,6 +10,7 @@ import type {
   HybridInfo,
   HybridSpec,
   PoolInfo,
+  Residence,
   ScoreRequest,
   ScoreResult,
   TokenEvent,
@@ -82,6 +83,8 @@ export class FakeEngine implements EngineClient {
   active = 0;
   readonly registered = new Map<string, HybridSpec>();
   readonly loadedPools: string[] = [];
+  /** Hybrids whose counterparts are in memory. */
+  readonly resident = new Set<string>();
   #release: (() => void)[] = [];
 
   get state(): EngineState {
@@ -160,12 +163,41 @@ export class FakeEngine implements EngineClient {
 
   #info(spec: HybridSpec): HybridInfo {
     const numLinear = spec.layers.filter((layer) => layer !== null).length;
-    return { name: spec.name, layers: spec.layers, numLinear, kvBytesPerToken: 64 * (4 - numLinear), stateBytes: 0 };
+    const loaded = numLinear === 0 || this.resident.has(spec.name);
+    const residence: Residence = {
+      state: loaded ? "loaded" : "unloaded",
+      loadedBytes: loaded ? 100 * numLinear : 0,
+      totalBytes: 100 * numLinear,
+      lastUsed: null,
+      expiresAt: null,
+    };
+    const kvBytesPerToken = 64 * (4 - numLinear);
+    return { name: spec.name, layers: spec.layers, numLinear, kvBytesPerToken, stateBytes: 0, residence };
   }
 
   async loadPool(directory: string): Promise<PoolInfo> {
     this.loadedPools.push(directory);
-    return { id: directory, variant: "gla", directory, numLayers: NUM_LAYERS };
+    return { id: directory, variant: "gla", directory, numLayers: NUM_LAYERS, loadedLayers: 0, loadedBytes: 0 };
+  }
+
+  async unloadPool(): Promise<boolean> {
+    return false;
+  }
+
+  async loadHybrid(name: string): Promise<HybridInfo> {
+    this.resident.add(name);
+    return this.#find(name);
+  }
+
+  async unloadHybrid(name: string): Promise<HybridInfo> {
+    this.resident.delete(name);
+    return this.#find(name);
+  }
+
+  #find(name: string): HybridInfo {
+    const spec = this.registered.get(name);
+    if (spec === undefined) throw new RequestError("unknown_hybrid", `Cannot find hybrid "${name}"`);
+    return this.#info(spec);
   }
 
   async pools(): Promise<PoolInfo[]> {
@@ -195,6 +227,9 @@ export class FakeEngine implements EngineClient {
       prefixBytes: 512,
       prefixSnapshots: 2,
       weightBytes: 1000,
+      weightBytesByKind: { checkpoint: 900, gla: 100, gdn: 0, jet: 0 },
+      hybridLoads: 1,
+      hybridUnloads: 0,
       stepSeconds: 0.5,
       lastStepSeconds: 0.01,
       lastStepPrefillTokens: 0,
