@@ -1,22 +1,14 @@
 // graft ps: what runs on this data folder: the server, as it says of itself, and jobs with a live process.
 
-import { readFileSync } from "node:fs";
 import type { EngineInfo, EngineStats } from "../engine/types.ts";
 import { isHeld } from "../jobs/session.ts";
 import { Store } from "../store/database.ts";
 import type { JobRecord } from "../store/jobs.ts";
-import { tryLock } from "../store/lock.ts";
 import { defineCommand } from "./command.ts";
 import { DATA_DIR_FLAG, JSON_FLAG } from "./config.ts";
+import { askServer, findServer, type ServerInfo } from "./running_server.ts";
 import { type Column, formatTable } from "./table.ts";
 import { formatAge, formatBytes } from "./terminal.ts";
-
-interface ServerInfo {
-  readonly pid: number;
-  readonly url: string;
-  readonly backbone: string;
-  readonly started_at: number;
-}
 
 interface StatsAnswer {
   readonly active_requests: number;
@@ -85,30 +77,11 @@ export const psCommand = defineCommand(
   },
 );
 
-/** The server of this folder; its lock, not its file, says whether it lives. */
 async function runningServer(store: Store, apiKey: string | undefined): Promise<ServerRow | null> {
-  const lock = tryLock(store.dir.serverLock);
-  if (lock !== null) {
-    lock.release();
-    return null;
-  }
-  const info = JSON.parse(readFileSync(store.dir.serverInfo, "utf8")) as ServerInfo;
-  try {
-    const headers: Record<string, string> = apiKey === undefined ? {} : { authorization: `Bearer ${apiKey}` };
-    const response = await fetch(`${info.url}/v1/stats`, { headers, signal: AbortSignal.timeout(5000) });
-    if (response.ok) return { ...info, stats: (await response.json()) as StatsAnswer, problem: null };
-    return {
-      ...info,
-      stats: null,
-      problem: response.status === 401 ? "wants --api-key" : `answers ${response.status}`,
-    };
-  } catch (error) {
-    return {
-      ...info,
-      stats: null,
-      problem: `does not answer: ${error instanceof Error ? error.message : String(error)}`,
-    };
-  }
+  const info = findServer(store);
+  if (info === null) return null;
+  const { value: stats, problem } = await askServer<StatsAnswer>(info, "/v1/stats", apiKey);
+  return { ...info, stats, problem };
 }
 
 function bytes(value: number | undefined): string | null {

@@ -24,13 +24,21 @@ export interface Naming {
   readonly standard?: string | null;
 }
 
+/** A pool of the store as the engine has it. */
+interface KeptPool {
+  /** Changes when the pool is made anew. */
+  readonly version: string;
+  /** null: the engine could not open it. */
+  readonly id: string | null;
+}
+
 export class HybridRegistry {
   readonly backbone: string;
   readonly #engine: EngineClient;
   readonly #store: Store;
   readonly #naming: Naming;
-  /** What the engine holds: the pool's path and time by variant, the mask and pools by hybrid. */
-  readonly #pools = new Map<string, string>();
+  /** What the engine holds: the pool by variant, the mask and pools by hybrid. */
+  readonly #pools = new Map<string, KeptPool>();
   readonly #hybrids = new Map<string, string>();
   /** Hybrids of the store that cannot be served, with the reason. */
   readonly #problems = new Map<string, string>();
@@ -41,6 +49,11 @@ export class HybridRegistry {
     this.#store = store;
     this.backbone = backbone;
     this.#naming = naming;
+  }
+
+  /** The engine's id of a variant's pool. */
+  poolOf(variant: string): string | null {
+    return this.#pools.get(variant)?.id ?? null;
   }
 
   /** Brings the engine up to the store; one hybrid that cannot be served does not hinder the others. */
@@ -100,7 +113,8 @@ export class HybridRegistry {
   }
 
   async #sync(): Promise<void> {
-    for (const pool of this.#store.pools.list(this.backbone)) await this.#loadPool(pool);
+    const replaced: string[] = [];
+    for (const pool of this.#store.pools.list(this.backbone)) replaced.push(...(await this.#loadPool(pool)));
     const wanted = this.#store.hybrids.list(this.backbone);
     const names = new Set(wanted.map((record) => record.name));
     for (const name of [...this.#hybrids.keys()]) {
@@ -112,27 +126,39 @@ export class HybridRegistry {
       if (!names.has(name) && !name.startsWith("pool ")) this.#problems.delete(name);
     }
     for (const record of wanted) await this.#register(record);
+    // Streams that began with a replaced pool keep it to their end; nothing new begins with it.
+    for (const id of replaced) await this.#engine.unloadPool(id);
   }
 
-  async #loadPool(pool: PoolRecord): Promise<void> {
+  /** Ids of the pools that this one takes the place of. */
+  async #loadPool(pool: PoolRecord): Promise<string[]> {
     const version = `${pool.path}@${pool.createdAt}`;
-    if (this.#pools.get(pool.variant) === version) return;
+    const before = this.#pools.get(pool.variant);
+    if (before?.version === version) return [];
+    let id = before?.id ?? null;
     try {
-      await this.#engine.loadPool(pool.path);
+      ({ id } = await this.#engine.loadPool(pool.path));
       this.#problems.delete(`pool ${pool.variant}`);
     } catch (error) {
+      // The old one goes on, where there is one.
       this.#problems.set(`pool ${pool.variant}`, messageOf(error));
     }
     // A pool that failed is tried again when it is converted anew, not at every look.
-    this.#pools.set(pool.variant, version);
+    this.#pools.set(pool.variant, { version, id });
+    return before?.id == null || before.id === id ? [] : [before.id];
   }
 
   async #register(record: HybridRecord): Promise<void> {
     const variants = [...new Set(record.layers.filter((layer) => layer !== null))];
+    const ids = variants.flatMap((variant) => {
+      const id = this.poolOf(variant);
+      return id === null ? [] : [[variant, id] as const];
+    });
     const version = JSON.stringify([record.layers, variants.map((variant) => this.#pools.get(variant) ?? null)]);
     if (this.#hybrids.get(record.name) === version) return;
     try {
-      await this.#engine.registerHybrid({ name: record.name, layers: record.layers as (Variant | null)[] });
+      const layers = record.layers as (Variant | null)[];
+      await this.#engine.registerHybrid({ name: record.name, layers, pools: Object.fromEntries(ids) });
       this.#hybrids.set(record.name, version);
       this.#problems.delete(record.name);
     } catch (error) {

@@ -1,13 +1,13 @@
-// /v1/hybrids: list, register, set default, delete. A change is served from the next request on.
+// /v1/hybrids: list, register, set default, load, unload, delete. A change is served from the next request on.
 
-import { Elysia } from "elysia";
-import { BASE_HYBRID } from "../../engine/types.ts";
+import { Elysia, t } from "elysia";
+import { BASE_HYBRID, type HybridInfo } from "../../engine/types.ts";
 import type { HybridRecord } from "../../store/hybrids.ts";
 import type { ServerContext } from "../context.ts";
 import { HttpError, invalidField } from "../errors.ts";
 import { hybridName } from "../names.ts";
 import { maskOf } from "./mask.ts";
-import { defaultBody, newHybridBody } from "./schema.ts";
+import { defaultBody, loadBody, newHybridBody } from "./schema.ts";
 
 export function hybridRoutes(context: ServerContext) {
   const { store, hybrids } = context;
@@ -40,6 +40,20 @@ export function hybridRoutes(context: ServerContext) {
       },
       { parse: "json", body: defaultBody },
     )
+    .post(
+      "/:name/load",
+      async ({ params, body }) => {
+        const name = known(context, params.name);
+        await context.engine.loadHybrid(name, body?.keep_alive);
+        return find(context, name);
+      },
+      { parse: "json", body: t.Optional(loadBody) },
+    )
+    .post("/:name/unload", async ({ params }) => {
+      const name = known(context, params.name);
+      await context.engine.unloadHybrid(name);
+      return find(context, name);
+    })
     .get("/:name", ({ params }) => find(context, decodeURIComponent(params.name)))
     .delete("/:name", async ({ params }) => {
       const name = hybridName(decodeURIComponent(params.name), backbone, "name");
@@ -72,6 +86,17 @@ function checkAlias(context: ServerContext, alias: string | undefined, name: str
   const holder = context.hybrids.names().find((served) => served.id === alias);
   if (holder === undefined || (holder.record?.alias === alias && holder.hybrid === name)) return;
   throw invalidField("alias", `Invalid "alias": "${alias}" already means hybrid "${holder.hybrid}"`);
+}
+
+/** The engine's name of a hybrid that is served. */
+function known(context: ServerContext, given: string): string {
+  const { backbone, problems } = context.hybrids;
+  const full = decodeURIComponent(given);
+  const name = full.startsWith(`${backbone}:`) ? full.slice(backbone.length + 1) : full;
+  if (name !== BASE_HYBRID) existing(context, name);
+  const problem = problems.get(name);
+  if (problem !== undefined) throw new HttpError(503, "hybrid_unavailable", `Cannot load hybrid "${name}": ${problem}`);
+  return name;
 }
 
 function existing(context: ServerContext, name: string): HybridRecord {
@@ -107,6 +132,7 @@ async function list(context: ServerContext) {
       num_linear: info?.numLinear ?? null,
       kv_bytes_per_token: info?.kvBytesPerToken ?? null,
       state_bytes: info?.stateBytes ?? null,
+      ...residenceOf(info),
       task: record?.task ?? null,
       search: record?.search ?? null,
       metrics: record?.metrics ?? {},
@@ -119,6 +145,21 @@ async function list(context: ServerContext) {
   };
   return [view(BASE_HYBRID, null), ...records.map((record) => view(record.name, record))];
 }
+
+/** Where the counterparts of a hybrid are; times as Unix seconds. */
+function residenceOf(info: HybridInfo | undefined) {
+  const { state, totalBytes, loadedBytes, lastUsed, expiresAt } = info?.residence ?? NOWHERE;
+  const seconds = (at: number | null) => (at === null ? null : Math.floor(at / 1000));
+  return {
+    residence: state,
+    counterpart_bytes: totalBytes,
+    loaded_bytes: loadedBytes,
+    last_used_at: seconds(lastUsed),
+    expires_at: seconds(expiresAt),
+  };
+}
+
+const NOWHERE = { state: "unloaded", totalBytes: null, loadedBytes: 0, lastUsed: null, expiresAt: null } as const;
 
 /** What each layer of a mask really runs: the checkpoint's own mixer where the mask is silent. */
 function layerTypes(context: ServerContext, mask: HybridRecord["layers"] | null): string[] {

@@ -34,3 +34,12 @@ export const defaultBody = t.Object(
   { name: text(300, 'The hybrid, or "base" for the full backbone') },
   { additionalProperties: false },
 );
+
+export const loadBody = t.Object(
+  {
+    keep_alive: t.Optional(
+      integer(-1, 2 ** 31, "Seconds that it stays in memory after its last use; -1: until the room is needed"),
+    ),
+  },
+  { additionalProperties: false },
+);
