@@ -16,6 +16,7 @@ import type {
   PoolInfo,
   ScoreRequest,
   ScoreResult,
+  SessionInfo,
   TokenEvent,
 } from "./types.ts";
 import { unpackEvents } from "./wire_events.ts";
@@ -131,6 +132,22 @@ class WorkerEngineClient implements EngineThread {
 
   pools(): Promise<PoolInfo[]> {
     return this.#call("pools", null);
+  }
+
+  saveSession(hybrid: string, tokenIds: readonly number[]): Promise<SessionInfo> {
+    return this.#call("saveSession", { hybrid, tokenIds });
+  }
+
+  saveSessions(): Promise<number> {
+    return this.#call("saveSessions", null);
+  }
+
+  sessions(): Promise<SessionInfo[]> {
+    return this.#call("sessions", null);
+  }
+
+  deleteSession(id: string): Promise<boolean> {
+    return this.#call("deleteSession", id);
   }
 
   stats(): Promise<EngineStats> {

@@ -5,13 +5,14 @@ import type { LoadedModel } from "../../models/model.ts";
 import { RequestError } from "../errors.ts";
 import type { Ops, StateDtype } from "../ops/ops.ts";
 import type { ConstraintFactory } from "./constraint.ts";
-import { Engine } from "./engine.ts";
+import { Engine, type EngineParts } from "./engine.ts";
 import { slotShape } from "./hybrid.ts";
 import { HybridRegistry } from "./hybrid_registry.ts";
 import { EngineMemory } from "./memory.ts";
 import type { ResidencyLimits } from "./residency.ts";
 import { type LogitsTap, Runner } from "./runner.ts";
 import { Scheduler } from "./scheduler.ts";
+import { SessionStore } from "./sessions/session_store.ts";
 import type { EngineInfo, EngineOptions } from "./types.ts";
 
 const GIB = 2 ** 30;
@@ -93,6 +94,7 @@ export function createEngine(
     close: () => runner.close(),
     clock: () => performance.now(),
     residency: residencyLimits(options),
+    ...savedSessions(ops, model, memory, options, { kvDtype, stateDtype, pageSize: info.pageSize }),
   });
 }
 
@@ -101,6 +103,27 @@ function kvBytes(options: EngineOptions, info: EngineInfo, numFull: number, page
   if (options.kvBytes !== undefined) return bounded("kvBytes", options.kvBytes, numFull * pageBytes, 2 ** 46);
   const wanted = info.maxSequences * numFull * Math.ceil(info.maxContext / info.pageSize) * pageBytes;
   return Math.min(wanted, totalmem() / 8, 2 * GIB);
+}
+
+/** What saved states must have in common with this engine to the bit, but for the mixers: see SessionHeader. */
+function savedSessions(
+  ops: Ops,
+  model: LoadedModel,
+  memory: EngineMemory,
+  { sessions }: EngineOptions,
+  { kvDtype, stateDtype, pageSize }: { kvDtype: string; stateDtype: string; pageSize: number },
+): Pick<EngineParts, "sessions"> {
+  if (sessions === undefined) return {};
+  const identity = {
+    backbone: model.identity,
+    weights: String(model.backbone.weightBytes()),
+    kernels: ops.digest,
+    isa: ops.isa,
+    kv_dtype: kvDtype,
+    state_dtype: stateDtype,
+    page_size: String(pageSize),
+  };
+  return { sessions: { store: new SessionStore(sessions.directory, sessions.maxBytes), memory, identity } };
 }
 
 function residencyLimits({ poolBytes, keepAliveSeconds = -1 }: EngineOptions): ResidencyLimits {

@@ -16,6 +16,7 @@ import { generateSequence, type RequestLimits, scoreSequence } from "./requests.
 import type { ResidencyLimits, Waiter } from "./residency.ts";
 import type { Scheduler } from "./scheduler.ts";
 import { byDeadline, type Sequence } from "./sequence.ts";
+import { Sessions, type SessionsParts } from "./sessions/sessions.ts";
 import type { Clock } from "./timings.ts";
 import {
   BASE_HYBRID,
@@ -28,6 +29,7 @@ import {
   type PoolInfo,
   type ScoreRequest,
   type ScoreResult,
+  type SessionInfo,
   type TokenEvent,
 } from "./types.ts";
 
@@ -57,6 +59,8 @@ export interface EngineParts {
   readonly close: () => void;
   /** Milliseconds, never going back; deadlines, timings and durations of steps are read from it. */
   readonly clock: Clock;
+  /** Where prefixes may be saved, and what decides their bits; absent: nowhere. */
+  readonly sessions?: Omit<SessionsParts, "sharing" | "turn" | "pageSize">;
   /** Absent: counterparts once loaded stay. */
   readonly residency?: ResidencyLimits;
 }
@@ -71,6 +75,7 @@ export class Engine {
   readonly #deadlines = new OrderedList(byDeadline);
   readonly #counters = new Counters();
   readonly #catalog: Catalog;
+  readonly #sessions: Sessions | null;
   /** Each sequence as somebody who wants its hybrid in memory. */
   readonly #holds = new Map<Sequence, Waiter>();
   /** Sequences whose hybrid could not be loaded, for the next step's report. */
@@ -87,6 +92,22 @@ export class Engine {
       turn: () => this.pacer.turn(),
       left: (identity) => parts.scheduler.sharing.cache.forget(identity),
     });
+    const { sharing } = parts.scheduler;
+    const turn = () => this.pacer.turn();
+    this.#sessions = parts.sessions
+      ? new Sessions({ ...parts.sessions, sharing, turn, pageSize: this.info.pageSize })
+      : null;
+  }
+
+  /** Prefixes on the disk. @throws RequestError where there are to be none */
+  get sessions(): Sessions {
+    if (this.#sessions === null) throw new RequestError("sessions_off", "Sessions are not saved here");
+    return this.#sessions;
+  }
+
+  /** Writes the longest cached prefix of these tokens to the disk. @throws RequestError */
+  async saveSession(hybrid: string, tokenIds: readonly number[]): Promise<SessionInfo> {
+    return this.sessions.save(this.#catalog.get(hybrid), tokenIds);
   }
 
   get hasWork(): boolean {
@@ -187,7 +208,7 @@ export class Engine {
   }
 
   stats(): EngineStats {
-    return engineStats(this.#parts, this.#counters, this.#catalog);
+    return engineStats(this.#parts, this.#counters, this.#catalog, this.#sessions?.counts ?? null);
   }
 
   /** Cancels everything and frees the engine's own memory (not the model's); a second call does nothing. */
@@ -223,8 +244,13 @@ export class Engine {
   #hold(sequence: Sequence): void {
     const waiter: Waiter = {
       ready: () => {
-        this.#parts.scheduler.makeReady(sequence);
-        this.pacer.wake();
+        const makeReady = () => {
+          this.#parts.scheduler.makeReady(sequence);
+          this.pacer.wake();
+        };
+        const restored = sequence.score === null ? (this.#sessions?.seek(sequence) ?? null) : null;
+        if (restored === null) makeReady();
+        else void restored.then(makeReady);
       },
       failed: (error) => {
         this.#end(sequence);

@@ -2,10 +2,15 @@
 import type { Catalog } from "./catalog.ts";
 import type { Counters } from "./counters.ts";
 import type { EngineParts } from "./engine.ts";
-import type { EngineStats } from "./types.ts";
+import type { EngineStats, SessionCounts } from "./types.ts";
 
 /** What the parts of an engine hold now, and what has been counted. */
-export function engineStats(parts: EngineParts, counters: Counters, catalog: Catalog): EngineStats {
+export function engineStats(
+  parts: EngineParts,
+  counters: Counters,
+  catalog: Catalog,
+  sessions: SessionCounts | null,
+): EngineStats {
   const { scheduler, kvBytesPerToken, kernelClock } = parts;
   const { pages, states, limits, sharing } = scheduler;
   const pageBytes = limits.pageSize * kvBytesPerToken;
@@ -38,5 +43,6 @@ export function engineStats(parts: EngineParts, counters: Counters, catalog: Cat
     weightBytesByKind: weights,
     hybridLoads: catalog.counts.loads,
     hybridUnloads: catalog.counts.unloads,
+    sessions,
   };
 }

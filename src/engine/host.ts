@@ -151,6 +151,14 @@ export class EngineHost {
         return engine.unloadHybrid(message.argument);
       case "pools":
         return engine.pools();
+      case "saveSession":
+        return engine.saveSession(message.argument.hybrid, message.argument.tokenIds);
+      case "saveSessions":
+        return engine.sessions.saveAll();
+      case "sessions":
+        return engine.sessions.list();
+      case "deleteSession":
+        return engine.sessions.remove(message.argument);
       case "stats":
         return engine.stats();
     }

@@ -3,6 +3,7 @@
 import type { KvBatch, StateBatch } from "../../models/attention/mixer.ts";
 import { Staging } from "../ops/device.ts";
 import type { Ops, StateDtype } from "../ops/ops.ts";
+import { dtypeBytes } from "../tensor/dtype.ts";
 import { rows, type Tensor, view } from "../tensor/tensor.ts";
 import type { Copy } from "./batch.ts";
 import type { StateSlotShape } from "./hybrid.ts";
@@ -87,6 +88,35 @@ export class EngineMemory {
     for (const cache of [this.#kCache, this.#vCache]) {
       this.#ops.copy(rows(cache, copy.to, 1), rows(cache, copy.from, 1));
     }
+  }
+
+  /** Bytes of one page, k and v. */
+  get pageBytes(): number {
+    const { pageSize, kvChannels, kvDtype } = this.#sizes;
+    return 2 * pageSize * kvChannels * dtypeBytes[kvDtype];
+  }
+
+  /** A page's bytes, k before v. */
+  readPage(page: number, out: Uint8Array): void {
+    this.#halves(page, out, (tensor, half) => this.#ops.download(tensor, half));
+  }
+
+  writePage(page: number, bytes: Uint8Array): void {
+    this.#halves(page, bytes, (tensor, half) => this.#ops.upload(tensor, half));
+  }
+
+  readSlot(slot: number, floats: number, out: Uint8Array): void {
+    this.#ops.download(view(this.#states, slot * floats, [floats]), out);
+  }
+
+  writeSlot(slot: number, floats: number, bytes: Uint8Array): void {
+    this.#ops.upload(view(this.#states, slot * floats, [floats]), bytes);
+  }
+
+  #halves(page: number, bytes: Uint8Array, use: (tensor: Tensor, half: Uint8Array) => void): void {
+    const half = bytes.length / 2;
+    use(rows(this.#kCache, page, 1), bytes.subarray(0, half));
+    use(rows(this.#vCache, page, 1), bytes.subarray(half));
   }
 
   /** Makes a sequence's places ready for its next chunk: new pages in the table, and zero windows at its beginning. */

@@ -163,6 +163,12 @@ export class PrefixCache {
     return snapshot;
   }
 
+  /** The kept prefixes, the most recently used first. */
+  prefixes(): { readonly hybrid: Hybrid; readonly tokens: readonly number[] }[] {
+    const lasting = [...this.#snapshots].filter(({ transient }) => !transient).reverse();
+    return lasting.map(({ node, hybrid, tail }) => ({ hybrid, tokens: [...tokensOf(node), ...tail] }));
+  }
+
   /** Down to the byte limit. */
   trim(): void {
     for (const snapshot of this.#snapshots) {
@@ -292,6 +298,13 @@ function pagesOf(node: Node): number[] {
   const blocks: (readonly number[])[] = [];
   for (let at: Node | null = node; at !== null; at = at.parent) blocks.push(at.pages);
   return blocks.reverse().flat();
+}
+
+/** The tokens up to the end of a node. */
+function tokensOf(node: Node): number[] {
+  const keys: string[] = [];
+  for (let at: Node = node; at.parent !== null; at = at.parent) keys.push(at.key);
+  return keys.reverse().flatMap((key) => key.split(",").map(Number));
 }
 
 function floatsOf({ slots, hybrid }: Snapshot): number {

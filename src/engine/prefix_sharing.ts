@@ -1,6 +1,7 @@
 // What sequences may begin with and what is kept of them: finds a prefix in the cache, orders the copies that make it a
 // sequence's own, and says where prompts are cut so that a state can be kept there. Knows no queue and no budget.
 import type { Copy } from "./batch.ts";
+import type { Hybrid } from "./hybrid.ts";
 import type { PagePool } from "./page_pool.ts";
 import { type Hit, PrefixCache, type PrefixCacheLimits, type Snapshot } from "./prefix_cache.ts";
 import { PREFIX_OUTCOMES, type PrefixOutcome } from "./prefix_outcome.ts";
@@ -11,6 +12,13 @@ import type { StatePool } from "./state_pool.ts";
 export interface SharingLimits extends PrefixCacheLimits {
   /** States are kept every so many tokens, a multiple of pageSize. */
   readonly snapshotTokens: number;
+}
+
+/** Pages and slots of one prefix; page of full layer f and token block j at [j * numFull + f]. */
+export interface Place {
+  readonly position: number;
+  readonly pages: number[];
+  readonly slots: readonly number[];
 }
 
 /** Scorings share a context from this many tokens on: below it an extra step costs more than it saves. */
@@ -55,6 +63,42 @@ export class PrefixSharing {
   forget(): void {
     this.#copies = [];
     this.cache.clear();
+  }
+
+  /** The longest kept prefix of these tokens; its pages stay until giveBack(), its slots until the next call of anything. */
+  borrow(hybrid: Hybrid, tokens: readonly number[]): Place | null {
+    const hit = this.cache.find(hybrid, tokens, tokens.length);
+    if (hit === null) return null;
+    const pages: number[] = [];
+    this.#pages.share([...hit.pages, ...hit.tailPages], pages);
+    return { position: hit.position, pages, slots: hit.slots };
+  }
+
+  giveBack({ pages }: Place): void {
+    this.#pages.give(pages);
+  }
+
+  /** Room for a prefix that was computed elsewhere, to be filled and given to adopt() or discard(); null where there is none. */
+  room(hybrid: Hybrid, position: number): Place | null {
+    const pages: number[] = [];
+    const slots: number[] = [];
+    const count = Math.ceil(position / this.#limits.pageSize) * hybrid.numFull;
+    if (this.takePages(count, pages) && this.#takeSlots(hybrid, slots, null)) return { position, pages, slots };
+    this.#pages.give(pages);
+    return null;
+  }
+
+  /** Keeps a prefix in whose place its pages and states have been put. */
+  adopt(hybrid: Hybrid, tokens: readonly number[], place: Place): void {
+    const { position, pages, slots } = place;
+    if (this.cache.insert(hybrid, tokens, position, pages, slots) === null) this.#giveSlots(hybrid, slots);
+    this.#pages.give(pages);
+    this.cache.trim();
+  }
+
+  discard(hybrid: Hybrid, { pages, slots }: Place): void {
+    this.#giveSlots(hybrid, slots);
+    this.#pages.give(pages);
   }
 
   /** A sequence has joined the queue. */
@@ -174,13 +218,11 @@ export class PrefixSharing {
     if (hit !== null) this.#pages.share(hit.pages, pages);
     const placed =
       numPages - pages.length <= this.#pages.numAvailable &&
-      this.#takeSlots(sequence, stateSlots, pinned) &&
+      this.#takeSlots(hybrid, stateSlots, pinned) &&
       this.takePages(hit?.tailPages.length ?? 0, pages, pinned);
     if (!placed) {
       this.#pages.give(pages);
-      stateSlots.forEach((slot, i) => {
-        this.#states.give(slot, hybrid.slots[i]!.floats);
-      });
+      this.#giveSlots(hybrid, stateSlots);
       stateSlots.length = 0;
       return false;
     }
@@ -194,7 +236,7 @@ export class PrefixSharing {
   }
 
   /** Drops what the cache keeps only where the slots can then be had, but for scattered free room. */
-  #takeSlots({ hybrid }: Sequence, slots: number[], pinned: Snapshot | null): boolean {
+  #takeSlots(hybrid: Hybrid, slots: number[], pinned: Snapshot | null): boolean {
     const needed = hybrid.slots.reduce((sum, { floats }) => sum + floats, 0);
     if (needed > this.#states.numFloats - this.#states.floatsUsed + this.cache.stateFloats) return false;
     while (!this.#states.takeAll(hybrid.slots, slots)) if (!this.cache.evict(pinned)) return false;
@@ -206,17 +248,21 @@ export class PrefixSharing {
     const transient = score !== null;
     if (transient && (group === null || group.waiting === 0)) return;
     const slots: number[] = [];
-    if (!this.#takeSlots(sequence, slots, null)) return;
+    if (!this.#takeSlots(hybrid, slots, null)) return;
     const snapshot = this.cache.insert(hybrid, tokens, position, pages, slots, transient);
     if (snapshot === null) {
-      slots.forEach((slot, i) => {
-        this.#states.give(slot, hybrid.slots[i]!.floats);
-      });
+      this.#giveSlots(hybrid, slots);
       return;
     }
     this.#copySlots(sequence, stateSlots, slots);
     if (transient) group!.snapshot = snapshot;
     else this.cache.trim();
+  }
+
+  #giveSlots(hybrid: Hybrid, slots: readonly number[]): void {
+    slots.forEach((slot, i) => {
+      this.#states.give(slot, hybrid.slots[i]!.floats);
+    });
   }
 
   #copySlots({ hybrid }: Sequence, from: readonly number[], to: readonly number[]): void {

@@ -10,6 +10,7 @@ import type {
   PoolInfo,
   ScoreRequest,
   ScoreResult,
+  SessionInfo,
 } from "./types.ts";
 import type { WireEvents } from "./wire_events.ts";
 
@@ -24,6 +25,10 @@ export interface Calls {
   loadHybrid: { argument: { name: string; keepAliveSeconds: number | undefined }; result: HybridInfo };
   unloadHybrid: { argument: string; result: HybridInfo };
   pools: { argument: null; result: PoolInfo[] };
+  saveSession: { argument: { hybrid: string; tokenIds: readonly number[] }; result: SessionInfo };
+  saveSessions: { argument: null; result: number };
+  sessions: { argument: null; result: SessionInfo[] };
+  deleteSession: { argument: string; result: boolean };
   stats: { argument: null; result: EngineStats };
 }
 

@@ -14,6 +14,7 @@ import type {
   PoolInfo,
   ScoreRequest,
   ScoreResult,
+  SessionInfo,
   TokenEvent,
   Variant,
 } from "./types.ts";
@@ -150,6 +151,22 @@ export class RestartingEngine implements EngineClient {
       const pool = inner.get(innerId ?? "");
       return pool === undefined ? [] : [{ ...pool, id }];
     });
+  }
+
+  saveSession(hybrid: string, tokenIds: readonly number[]): Promise<SessionInfo> {
+    return this.#managed((thread) => thread.saveSession(hybrid, tokenIds));
+  }
+
+  saveSessions(): Promise<number> {
+    return this.#managed((thread) => thread.saveSessions());
+  }
+
+  sessions(): Promise<SessionInfo[]> {
+    return this.#managed((thread) => thread.sessions());
+  }
+
+  deleteSession(id: string): Promise<boolean> {
+    return this.#managed((thread) => thread.deleteSession(id));
   }
 
   stats(): Promise<EngineStats> {

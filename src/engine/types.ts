@@ -191,6 +191,29 @@ export interface PoolInfo {
   loadedBytes: number;
 }
 
+/** A computed prefix on the disk. */
+export interface SessionInfo {
+  id: string;
+  /** Name of the hybrid when it was saved. */
+  hybrid: string;
+  tokens: number;
+  bytes: number;
+  /** Milliseconds since 1970. */
+  createdAt: number;
+  lastUsed: number;
+  /** Why this engine cannot use it; null where it can, for the mixers it was saved with. */
+  problem: string | null;
+}
+
+/** What became of sessions since the start. */
+export interface SessionCounts {
+  saved: number;
+  restored: number;
+  restoredTokens: number;
+  /** Restores that came to nothing: the file was damaged or gone, or there was no room for it in the pools. */
+  failed: { damaged: number; no_room: number; gone: number };
+}
+
 /** Facts about the loaded model that requests are checked against. */
 export interface EngineInfo {
   vocabSize: number;
@@ -240,6 +263,8 @@ export interface EngineStats {
   /** Hybrids whose counterparts were loaded, and given up. */
   hybridLoads: number;
   hybridUnloads: number;
+  /** null: the engine saves none. */
+  sessions: SessionCounts | null;
   stepSeconds: number;
   /** Inside the kernel library since the engine's start, loading included; only with EngineWorkerOptions.timeKernels. */
   kernelSeconds?: number;
@@ -288,6 +313,8 @@ export interface EngineOptions {
   poolBytes?: number;
   /** Seconds that a hybrid's counterparts stay in memory after its last use; -1 = until room is needed (default), 0 = not at all. */
   keepAliveSeconds?: number;
+  /** Where computed prefixes may be saved, and how many bytes of them; absent: nowhere. */
+  sessions?: { directory: string; maxBytes: number };
 }
 
 /** Settings of an engine in its own thread. */
@@ -348,6 +375,17 @@ export interface EngineClient {
   loadHybrid(name: string, keepAliveSeconds?: number): Promise<HybridInfo>;
   /** Gives a hybrid's counterparts up: at once, or when its last sequence ends. The next request brings them back. */
   unloadHybrid(name: string): Promise<HybridInfo>;
+  /**
+   * Writes the longest cached prefix of these tokens to the disk, from where it comes back when a request begins with it and
+   * the cache does not have it. RequestError "nothing_cached", "session_too_large" or "sessions_off".
+   */
+  saveSession(hybrid: string, tokenIds: readonly number[]): Promise<SessionInfo>;
+  /** Saves all that is cached, as far as there is room; answers how many prefixes. */
+  saveSessions(): Promise<number>;
+  /** Most recently used first. */
+  sessions(): Promise<SessionInfo[]>;
+  /** False where the id is unknown. */
+  deleteSession(id: string): Promise<boolean>;
   stats(): Promise<EngineStats>;
   /** Milliseconds since the engine's thread last showed life; it does so at least every second, and every step. */
   readonly heartbeatAgeMs: number;

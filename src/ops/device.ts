@@ -17,15 +17,18 @@ const STAGING_BYTES = 1 << 22;
 export class Device implements DeviceMemory {
   readonly symbols: KernelLibrary;
   readonly isa: Isa;
+  /** sha256 of the kernel library. */
+  readonly digest: string;
   /** Time inside kernels, where it is counted. */
   readonly clock: KernelClock | null;
   // Bun moves the storage of small typed arrays, so bytes always cross through memory that the library allocated.
   readonly #staging: number;
   readonly #stagingBytes: Uint8Array;
 
-  protected constructor({ symbols, isa, clock }: OpenedLibrary) {
+  protected constructor({ symbols, isa, clock, digest }: OpenedLibrary) {
     this.symbols = symbols;
     this.isa = isa;
+    this.digest = digest;
     this.clock = clock;
     this.#staging = this.hostAlloc(STAGING_BYTES);
     this.#stagingBytes = new Uint8Array(toArrayBuffer(this.#staging as never, 0, STAGING_BYTES));

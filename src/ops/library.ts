@@ -51,6 +51,8 @@ export interface LibraryOptions {
 export interface OpenedLibrary {
   readonly symbols: KernelLibrary;
   readonly isa: Isa;
+  /** sha256 of the library: what it computes may differ from build to build. */
+  readonly digest: string;
   /** null unless asked for. */
   readonly clock: KernelClock | null;
 }
@@ -74,13 +76,15 @@ export async function openKernels(options: LibraryOptions = {}): Promise<OpenedL
   if (!supported.includes(isa)) {
     throw new RequestError("unsupported_isa", `Cannot use --isa ${isa}: this processor offers ${supported.join(", ")}`);
   }
-  const symbols = open(await libraryPath(isa, options));
+  const path = await libraryPath(isa, options);
+  const symbols = open(path);
+  const digest = createHash("sha256").update(readFileSync(path)).digest("hex");
   const status = symbols.graft_init(options.threads ?? 0);
   if (status !== 0)
     throw new RequestError("kernel_library", `Cannot start the ${isa} kernels: ${symbols.graft_last_error()}`);
-  if (options.timeKernels !== true) return { symbols, isa, clock: null };
+  if (options.timeKernels !== true) return { symbols, isa, digest, clock: null };
   const clock = { seconds: 0, calls: 0 };
-  return { symbols: timedLibrary(symbols, clock), isa, clock };
+  return { symbols: timedLibrary(symbols, clock), isa, digest, clock };
 }
 
 /** @throws RequestError, with the way out where the system refuses the file */

@@ -13,6 +13,7 @@ import type {
   Residence,
   ScoreRequest,
   ScoreResult,
+  SessionInfo,
   TokenEvent,
 } from "../../src/engine/types.ts";
 import { CapacityError, RequestError } from "../../src/errors.ts";
@@ -85,6 +86,7 @@ export class FakeEngine implements EngineClient {
   readonly loadedPools: string[] = [];
   /** Hybrids whose counterparts are in memory. */
   readonly resident = new Set<string>();
+  readonly saved: SessionInfo[] = [];
   #release: (() => void)[] = [];
 
   get state(): EngineState {
@@ -200,6 +202,32 @@ export class FakeEngine implements EngineClient {
     return this.#info(spec);
   }
 
+  async saveSession(hybrid: string, tokenIds: readonly number[]): Promise<SessionInfo> {
+    const info = {
+      id: `s${this.saved.length}`,
+      hybrid,
+      tokens: tokenIds.length,
+      bytes: 100,
+      createdAt: 1,
+      lastUsed: 1,
+    };
+    this.saved.push({ ...info, problem: null });
+    return this.saved.at(-1)!;
+  }
+
+  async saveSessions(): Promise<number> {
+    return 0;
+  }
+
+  async sessions(): Promise<SessionInfo[]> {
+    return this.saved;
+  }
+
+  async deleteSession(id: string): Promise<boolean> {
+    const at = this.saved.findIndex((one) => one.id === id);
+    return at >= 0 && this.saved.splice(at, 1).length > 0;
+  }
+
   async pools(): Promise<PoolInfo[]> {
     return [];
   }
@@ -230,6 +258,7 @@ export class FakeEngine implements EngineClient {
       weightBytesByKind: { checkpoint: 900, gla: 100, gdn: 0, jet: 0 },
       hybridLoads: 1,
       hybridUnloads: 0,
+      sessions: null,
       stepSeconds: 0.5,
       lastStepSeconds: 0.01,
       lastStepPrefillTokens: 0,
