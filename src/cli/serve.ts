@@ -128,6 +128,14 @@ const flags = {
     default: 60,
     help: "start a new engine when it shows no life for so long; 0 = never",
   },
+  "session-memory": {
+    type: "bytes",
+    min: 0,
+    default: 4 * 2 ** 30,
+    value: "SIZE",
+    help: "disk space for saved sessions in the data folder; the least recently used leave; 0 = none",
+  },
+  "save-sessions": { type: "boolean", help: "save what the prefix cache holds when the server stops" },
   "drain-seconds": {
     type: "number",
     min: 0,
@@ -179,6 +187,7 @@ docs/operation.md tells the rest: keys, limits, health, metrics, logs.`,
         backbone: registered(store, model),
         engine: {
           ...engineOptions(model, flags),
+          ...sessionOptions(store, flags["session-memory"]),
           maxBatchTokens: flags["max-batch-tokens"],
           prefillInterference: flags["prefill-interference"],
           maxSequences: flags["max-sequences"],
@@ -202,6 +211,7 @@ docs/operation.md tells the rest: keys, limits, health, metrics, logs.`,
         trustedProxies: flags["trusted-proxy"],
         allowedHosts: flags["allowed-host"],
         maxBodyBytes: flags["max-body"],
+        saveSessions: flags["save-sessions"],
         requestTimeoutMs: flags["request-timeout"] === undefined ? null : flags["request-timeout"] * 1000,
         maxJobs: flags["max-jobs"],
         jobFlags: kernelWords(flags),
@@ -220,6 +230,10 @@ docs/operation.md tells the rest: keys, limits, health, metrics, logs.`,
 function checkedOrigin(text: string): string {
   if (isOriginSetting(text)) return text;
   throw new UsageError(`Invalid --cors-origin "${text}", expected an origin such as https://chat.example.org, or *`);
+}
+
+function sessionOptions(store: Store, maxBytes: number): Pick<EngineWorkerOptions, "sessions"> {
+  return maxBytes === 0 ? {} : { sessions: { directory: store.dir.sessions, maxBytes } };
 }
 
 /** A model that no job has registered yet is registered by being served. */

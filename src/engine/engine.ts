@@ -107,7 +107,8 @@ export class Engine {
 
   /** Writes the longest cached prefix of these tokens to the disk. @throws RequestError */
   async saveSession(hybrid: string, tokenIds: readonly number[]): Promise<SessionInfo> {
-    return this.sessions.save(this.#catalog.get(hybrid), tokenIds);
+    // Who asks with these tokens begins before the last one: its logits are wanted.
+    return this.sessions.save(this.#catalog.get(hybrid), tokenIds.slice(0, -1));
   }
 
   get hasWork(): boolean {

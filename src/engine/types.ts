@@ -376,7 +376,7 @@ export interface EngineClient {
   /** Gives a hybrid's counterparts up: at once, or when its last sequence ends. The next request brings them back. */
   unloadHybrid(name: string): Promise<HybridInfo>;
   /**
-   * Writes the longest cached prefix of these tokens to the disk, from where it comes back when a request begins with it and
+   * Writes the longest cached prefix that a request of these tokens can begin with to the disk, from where it comes back when a request begins with it and
    * the cache does not have it. RequestError "nothing_cached", "session_too_large" or "sessions_off".
    */
   saveSession(hybrid: string, tokenIds: readonly number[]): Promise<SessionInfo>;

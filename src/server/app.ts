@@ -17,6 +17,7 @@ import { recordOf } from "./request_record.ts";
 import { responseRoutes } from "./responses/routes.ts";
 import { scoreRoutes } from "./score/routes.ts";
 import { searchRoutes } from "./searches/routes.ts";
+import { sessionRoutes } from "./sessions/routes.ts";
 import { taskRoutes } from "./tasks/routes.ts";
 import { tokenRoutes } from "./tokens/routes.ts";
 
@@ -62,6 +63,7 @@ export function createApp(context: ServerContext, version: string) {
     .use(embeddingRoutes())
     .use(scoreRoutes(context))
     .use(hybridRoutes(context))
+    .use(sessionRoutes(context))
     .use(taskRoutes(context))
     .use(searchRoutes(context))
     .use(conversionRoutes(context))

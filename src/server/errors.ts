@@ -48,6 +48,9 @@ const REQUEST_STATUS: Readonly<Record<string, number>> = {
   unknown_task: 404,
   job_state: 409,
   pool_in_use: 409,
+  nothing_cached: 409,
+  session_too_large: 507,
+  sessions_off: 404,
   hybrid_unavailable: 503,
   pool_memory: 507,
 };

@@ -45,6 +45,8 @@ export interface ServerOptions {
   /** Further host names under which a loopback server may be addressed. */
   readonly allowedHosts: readonly string[];
   readonly maxBodyBytes: number;
+  /** Saves what the prefix cache holds when the server stops. */
+  readonly saveSessions?: boolean;
   /** No generation takes longer; null: any time. */
   readonly requestTimeoutMs: number | null;
   /** Jobs that may be queued or running. */
@@ -164,6 +166,7 @@ async function assemble(options: ServerOptions, listener: Listener): Promise<Run
       await Promise.race([withTimeout(drained, limitMs), aborted(cut)]);
       stopFollowing();
       keys.close();
+      if (options.saveSessions === true) await Promise.race([saveSessions(context, limitMs), aborted(cut)]);
       await engine.close();
       await withTimeout(drained, GOODBYE_MS);
       await listener.close();
@@ -174,6 +177,14 @@ async function assemble(options: ServerOptions, listener: Listener): Promise<Run
       rmSync(store.dir.serverInfo, { force: true });
     },
   };
+}
+
+async function saveSessions({ engine, log }: ServerContext, limitMs: number): Promise<void> {
+  const saved = engine.saveSessions().then(
+    (count) => log(`${count} sessions are saved`),
+    (error: unknown) => log(`sessions cannot be saved: ${error instanceof Error ? error.message : error}`, "error"),
+  );
+  await withTimeout(saved, limitMs);
 }
 
 /** Serves what other processes register as soon as they commit it; answers the function that stops this. */

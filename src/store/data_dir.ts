@@ -15,6 +15,8 @@ export interface DataDir {
   readonly tasks: string;
   /** Pools of linear counterparts, one folder each. */
   readonly pools: string;
+  /** Computed prefixes that outlive a server. */
+  readonly sessions: string;
   /** Log, lock and working files of one job. */
   job(id: string): { readonly folder: string; readonly log: string; readonly lock: string };
 }
@@ -29,6 +31,7 @@ export function dataDir(root: string | undefined): DataDir {
     serverInfo: join(base, "server.json"),
     tasks: join(base, "tasks"),
     pools: join(base, "pools"),
+    sessions: join(base, "sessions"),
     job(id) {
       const folder = join(base, "jobs", id);
       return { folder, log: join(folder, "log.txt"), lock: join(folder, "lock") };
