@@ -1,11 +1,12 @@
 // The bundled model under grammars: whatever the seed, its texts parse and match.
 import { expect, test } from "bun:test";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { openEngine } from "../../src/engine/load.ts";
 import { RequestError } from "../../src/errors.ts";
 import { compileGrammar, type GrammarSpec } from "../../src/grammar/compile.ts";
 import { Tokenizer } from "../../src/text/tokenizer.ts";
 import { validates } from "../grammar/validator.ts";
+import { dataDir, skipReason } from "../text/support.ts";
 
 const modelDir = join(import.meta.dir, "..", "..", "models", "tiny");
 const PERSON = {
@@ -50,6 +51,28 @@ test("every text under a grammar matches it, at temperature 1 and for many seeds
   }
   close();
 }, 60_000);
+
+for (const name of ["tiny1m", "stories260k"]) {
+  const directory = resolve(dataDir, name);
+  test.skipIf(skipReason(directory))(`${name} under the same schema`, async () => {
+    const { engine, close } = await openEngine({ modelDir: directory, threads: 1 });
+    const tokenizer = Tokenizer.load(directory)!;
+    const constraint = compileGrammar({ kind: "json_schema", schema: PERSON });
+    const requests = Array.from({ length: 8 }, (_, seed) => ({
+      promptIds: tokenizer.encode("Once upon a time"),
+      maxTokens: 250,
+      sampling: { temperature: 1, seed },
+      stopIds: tokenizer.eosId === null ? [] : [tokenizer.eosId],
+      constraint,
+    }));
+    for (const { tokenIds, finishReason } of engine.generate(requests)) {
+      const text = tokenizer.decode(tokenIds, { continuation: true });
+      expect([text, finishReason]).toEqual([text, "stop"]);
+      expect([text, validates(PERSON, JSON.parse(text))]).toEqual([text, true]);
+    }
+    close();
+  });
+}
 
 test("what the engine cannot follow is refused when it is asked", async () => {
   const { engine, close } = await openEngine({ modelDir, threads: 1 });
