@@ -1,6 +1,9 @@
 // What the engine has done so far, for metrics. Knows step results, not sequences' insides.
 import type { FinishReason } from "./types.ts";
 
+/** Upper bounds by which steps are counted; one more count holds what is above the last. */
+export const STEP_TOKEN_BOUNDS: readonly number[] = [1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384];
+
 /** Counts since the engine's start; one mutable record. */
 export class Counters {
   steps = 0;
@@ -15,6 +18,8 @@ export class Counters {
     score: 0,
   };
   stepSeconds = 0;
+  readonly stepsByTokens: number[] = new Array(STEP_TOKEN_BOUNDS.length + 1).fill(0);
+  stepTokens = 0;
   lastStepSeconds = 0;
   lastStepPrefillTokens = 0;
   lastStepDecodeTokens = 0;
@@ -22,6 +27,10 @@ export class Counters {
   recordStep(seconds: number, prefillTokens: number, decodeTokens: number): void {
     this.steps++;
     this.stepSeconds += seconds;
+    const tokens = prefillTokens + decodeTokens;
+    const bucket = STEP_TOKEN_BOUNDS.findIndex((bound) => tokens <= bound);
+    this.stepsByTokens[bucket < 0 ? STEP_TOKEN_BOUNDS.length : bucket]!++;
+    this.stepTokens += tokens;
     this.lastStepSeconds = seconds;
     this.lastStepPrefillTokens = prefillTokens;
     this.lastStepDecodeTokens = decodeTokens;

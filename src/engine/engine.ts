@@ -341,7 +341,8 @@ export class Engine {
 
   #drawn(sequence: Sequence, { id, logprob, top }: Drawn, now: number): TokenEvent {
     sequence.stopwatch.token(now);
-    if (sequence.tokens.length === sequence.numPrompt) this.#counters.promptTokens += sequence.numPrompt;
+    const isFirst = sequence.tokens.length === sequence.numPrompt;
+    if (isFirst) this.#counters.promptTokens += sequence.numPrompt;
     const finishReason = sequence.append(id);
     this.#counters.generatedTokens++;
     if (finishReason !== null) {
@@ -355,7 +356,7 @@ export class Engine {
       ...(numLogprobs > 0 ? { topLogprobs: [top] } : {}),
       finishReason,
       usage: sequence.usage,
-      ...(finishReason === null ? {} : { timings: sequence.stopwatch.timings(now) }),
+      ...(isFirst || finishReason !== null ? { timings: sequence.stopwatch.timings(now) } : {}),
     };
   }
 

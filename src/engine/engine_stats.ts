@@ -24,6 +24,7 @@ export function engineStats(
     ...counters,
     ...(kernelClock === null ? {} : { kernelSeconds: kernelClock.seconds }),
     finished: { ...counters.finished },
+    stepsByTokens: [...counters.stepsByTokens],
     running: scheduler.numRunning,
     waiting: scheduler.numWaiting,
     preemptions: scheduler.numPreemptions,

@@ -107,7 +107,7 @@ export interface TokenEvent {
   topLogprobs?: TokenLogprob[][];
   finishReason: FinishReason | null;
   usage: Usage;
-  /** In the last event, and only there. */
+  /** In the event of the first token and in the last event, up to then. */
   timings?: Timings;
 }
 
@@ -266,6 +266,10 @@ export interface EngineStats {
   /** null: the engine saves none. */
   sessions: SessionCounts | null;
   stepSeconds: number;
+  /** Steps by their token rows: how many had at most each bound of STEP_TOKEN_BOUNDS and more than the one before. */
+  stepsByTokens: number[];
+  /** Token rows of all steps. */
+  stepTokens: number;
   /** Inside the kernel library since the engine's start, loading included; only with EngineWorkerOptions.timeKernels. */
   kernelSeconds?: number;
   lastStepSeconds: number;

@@ -1,7 +1,9 @@
 // Metrics of the engine, read from its counters at each scrape; names mirror vLLM's with our prefix.
 
 import { Counter, Gauge, type Registry } from "prom-client";
+import { STEP_TOKEN_BOUNDS } from "../engine/counters.ts";
 import type { EngineClient, EngineStats } from "../engine/types.ts";
+import { registerHistogram } from "./counted_histogram.ts";
 
 type Reader = (stats: EngineStats) => number;
 
@@ -41,7 +43,12 @@ const COUNTERS: readonly (readonly [string, string, Reader])[] = [
 ];
 
 /** Registers the family and answers the function that refreshes it. */
-export function engineMetrics(registry: Registry, engine: EngineClient, model: string): () => Promise<void> {
+export function engineMetrics(
+  registry: Registry,
+  engine: EngineClient,
+  model: string,
+  settings: Readonly<Record<string, string | number>>,
+): () => Promise<void> {
   const labels = { model_name: model };
   const make = { labelNames: ["model_name"] as const, registers: [registry] };
   const gauges = GAUGES.map(([name, help, read]) => ({ metric: new Gauge({ name, help, ...make }), read }));
@@ -64,11 +71,22 @@ export function engineMetrics(registry: Registry, engine: EngineClient, model: s
     help: "Since its last sign of life",
     ...make,
   });
+  const restarts = new Counter({ name: "graft_engine_restarts_total", help: "New engines after a loss", ...make });
+  configInfo(registry, engine, model, settings);
+  let steps: EngineStats | null = null;
+  registerHistogram(registry, {
+    name: "graft_iteration_tokens_total",
+    help: "Token rows of a step",
+    bounds: STEP_TOKEN_BOUNDS,
+    read: () => (steps === null ? null : { labels, counts: steps.stepsByTokens, sum: steps.stepTokens }),
+  });
   return async () => {
+    setCounter(restarts, labels, engine.restarts);
     up.set(labels, engine.alive ? 1 : 0);
     heartbeat.set(labels, engine.heartbeatAgeMs / 1000);
     if (!engine.alive) return;
     const stats = await engine.stats();
+    steps = stats;
     for (const { metric, read } of gauges) metric.set(labels, read(stats));
     for (const { metric, read } of counters) setCounter(metric, labels, read(stats));
     outcomes.reset();
@@ -77,6 +95,27 @@ export function engineMetrics(registry: Registry, engine: EngineClient, model: s
     for (const [reason, count] of Object.entries(stats.finished))
       finished.inc({ ...labels, finished_reason: reason }, count);
   };
+}
+
+/** What the caches are made of, as labels of a gauge that is always 1. */
+function configInfo(
+  registry: Registry,
+  { info }: EngineClient,
+  model: string,
+  settings: Readonly<Record<string, string | number>>,
+): void {
+  const labels = {
+    model_name: model,
+    page_size: info.pageSize,
+    max_context: info.maxContext,
+    max_batch_tokens: info.maxBatchTokens,
+    max_sequences: info.maxSequences,
+    max_waiting: info.maxWaiting,
+    ...settings,
+  };
+  const name = "graft_cache_config_info";
+  const help = "Settings of the engine and its caches";
+  new Gauge({ name, help, labelNames: Object.keys(labels), registers: [registry] }).set(labels, 1);
 }
 
 /** The engine counts; the counter here only repeats its figure. */

@@ -5,6 +5,8 @@ import { Counter, type Registry } from "prom-client";
 export interface HttpMetrics {
   /** `route` is the pattern, never the raw path: the number of series must stay small. */
   answered(method: string, route: string, status: number): void;
+  /** An answer was an error; `code` is one of the program's own words. */
+  failed(code: string): void;
 }
 
 export function httpMetrics(registry: Registry): HttpMetrics {
@@ -14,5 +16,14 @@ export function httpMetrics(registry: Registry): HttpMetrics {
     labelNames: ["method", "route", "status"] as const,
     registers: [registry],
   });
-  return { answered: (method, route, status) => answers.inc({ method, route, status: String(status) }) };
+  const errors = new Counter({
+    name: "graft_http_errors_total",
+    help: "HTTP errors by code, those inside a stream included",
+    labelNames: ["code"] as const,
+    registers: [registry],
+  });
+  return {
+    answered: (method, route, status) => answers.inc({ method, route, status: String(status) }),
+    failed: (code) => errors.inc({ code }),
+  };
 }

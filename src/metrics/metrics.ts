@@ -18,14 +18,23 @@ export interface Metrics {
   text(): Promise<string>;
 }
 
-/** Registers every family; `model` labels them. */
-export function createMetrics(engine: EngineClient, store: Store, model: string): Metrics {
+/**
+ * Registers every family.
+ * @param model labels the engine's figures
+ * @param settings labels of graft_cache_config_info
+ */
+export function createMetrics(
+  engine: EngineClient,
+  store: Store,
+  model: string,
+  settings: Readonly<Record<string, string | number>> = {},
+): Metrics {
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
-  const refreshEngine = engineMetrics(registry, engine, model);
+  const refreshEngine = engineMetrics(registry, engine, model, settings);
   jobMetrics(registry, store);
   return {
-    requests: requestMetrics(registry),
+    requests: requestMetrics(registry, engine.info.maxContext),
     http: httpMetrics(registry),
     contentType: registry.contentType,
     async text() {

@@ -35,6 +35,7 @@ export async function* generateChoices(
   signal: AbortSignal,
 ): AsyncGenerator<ChoicePiece> {
   const over = context.lifecycle.begin();
+  context.metrics.requests.accepted(plan.served.id, plan.n, plan.maxTokens);
   const own = new AbortController();
   const abort = () => own.abort();
   signal.addEventListener("abort", abort, { once: true });
@@ -64,7 +65,7 @@ async function* generateChoice(
     yield promptOnly(index, promptIds.length);
     return;
   }
-  const watch = stopwatch(context, plan.served.id);
+  const watch = context.metrics.requests.sequence(plan.served.id);
   const said = new ChoiceText(context.text.tokenizer, plan.stopStrings, plan.tools);
   const events = context.engine.generate(
     {
@@ -82,12 +83,12 @@ async function* generateChoice(
     signal,
   );
   for await (const event of events) {
-    watch.arrived(event.tokenIds.length);
+    watch.arrived(event);
     const visible = visibleCount(event, plan.stopIds);
     const { text, calls, ended } = said.push(event.tokenIds.slice(0, visible), event.finishReason !== null);
     const ending = ended ?? event.finishReason;
     const finishReason = ending === "stop" && said.hasCalls ? "tool_calls" : ending;
-    if (finishReason !== null) watch.finished(finishReason, event.usage);
+    if (finishReason !== null) watch.finished(finishReason, event);
     if (finishReason === "deadline") throw deadlineExceeded();
     const scored = scoredTokens(event);
     yield {
@@ -121,22 +122,4 @@ function visibleCount(event: TokenEvent, stopIds: readonly number[]): number {
 function scoredTokens(event: TokenEvent): ScoredToken[] {
   const { logprobs = [], tokenIds, topLogprobs } = event;
   return logprobs.map((logprob, i) => ({ id: tokenIds[i]!, logprob, top: topLogprobs?.[i] ?? [] }));
-}
-
-/** Observes one choice's times on the monotonic clock. */
-function stopwatch(context: ServerContext, model: string) {
-  const metrics = context.metrics.requests;
-  const start = performance.now();
-  let last: number | null = null;
-  return {
-    arrived(tokens: number) {
-      const now = performance.now();
-      if (last === null) metrics.firstToken(model, (now - start) / 1000);
-      else if (tokens > 0) metrics.nextTokens(model, (now - last) / 1000, tokens);
-      last = now;
-    },
-    finished(reason: string, usage: Usage) {
-      metrics.finished(model, reason, (performance.now() - start) / 1000, usage.promptTokens, usage.completionTokens);
-    },
-  };
 }

@@ -60,6 +60,7 @@ function clientAddress(request: Request, socketAddress: string, trusted: readonl
 
 function logEnd(context: ServerContext, request: Request, record: RequestRecord): void {
   const usage = record.usage?.() ?? null;
+  if (record.errorCode !== null) context.metrics.http.failed(record.errorCode);
   record.admission?.end(usage === null ? 0 : usage.promptTokens + usage.completionTokens);
   context.log("request", QUIET_ROUTES.has(record.route) ? "debug" : "info", {
     request_id: record.id,

@@ -140,7 +140,10 @@ async function assemble(options: ServerOptions, listener: Listener): Promise<Run
     jobs,
     changes,
     hybrids,
-    metrics: createMetrics(engine, store, options.backbone),
+    metrics: createMetrics(engine, store, options.backbone, {
+      kv_dtype: options.engine.kvDtype ?? "f32",
+      state_dtype: options.engine.stateDtype ?? "f32",
+    }),
     lifecycle: new Lifecycle(),
     requestTimeoutMs: options.requestTimeoutMs,
     guards: {

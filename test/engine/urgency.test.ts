@@ -197,9 +197,9 @@ test("timings tell waiting, prompt and tokens apart and add up to the whole", ()
   const all = [];
   while (engine.hasWork) for (const { event } of engine.step().events) all.push(event.timings);
   expect(all).toEqual([
-    undefined,
+    { queueSeconds: 0, prefillSeconds: 0.01, decodeSeconds: 0 },
     { queueSeconds: 0, prefillSeconds: 0.01, decodeSeconds: 0.01 },
-    undefined,
+    { queueSeconds: 0.02, prefillSeconds: 0.02, decodeSeconds: 0 },
     undefined,
     { queueSeconds: 0.02, prefillSeconds: 0.02, decodeSeconds: 0.02 },
   ]);

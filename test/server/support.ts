@@ -2,6 +2,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { STEP_TOKEN_BOUNDS } from "../../src/engine/counters.ts";
 import type {
   EngineClient,
   EngineState,
@@ -115,7 +116,8 @@ export class FakeEngine implements EngineClient {
         }
         const reason = i === stopAt ? "stop" : i + 1 === request.maxTokens || i + 1 === ids.length ? "length" : null;
         ended = reason !== null;
-        yield { tokenIds: [id], finishReason: reason, usage, ...logprobsOf(request, id) };
+        const timings = { queueSeconds: 0, prefillSeconds: 0.25, decodeSeconds: 0.5 };
+        yield { tokenIds: [id], finishReason: reason, usage, timings, ...logprobsOf(request, id) };
         if (reason !== null) return;
       }
     } finally {
@@ -260,6 +262,8 @@ export class FakeEngine implements EngineClient {
       hybridUnloads: 0,
       sessions: null,
       stepSeconds: 0.5,
+      stepsByTokens: [1, 2, ...new Array(STEP_TOKEN_BOUNDS.length - 1).fill(0)],
+      stepTokens: 9,
       lastStepSeconds: 0.01,
       lastStepPrefillTokens: 0,
       lastStepDecodeTokens: 1,

@@ -7,6 +7,7 @@ import type { ServerContext } from "../context.ts";
 import { HttpError } from "../errors.ts";
 import { checkIds, engineUrgency, urgencyOf } from "../plan.ts";
 import { tokenText } from "../prompt.ts";
+import { recordOf } from "../request_record.ts";
 import { type ScorePair, scorePairs } from "./pairs.ts";
 import { scoreBody } from "./schema.ts";
 
@@ -17,13 +18,17 @@ export function scoreRoutes(context: ServerContext) {
       const served = context.hybrids.resolve(body.model);
       const pairs = await scorePairs(context, body);
       for (const [i, pair] of pairs.entries()) checkPair(context, pair, i);
+      const prompt = pairs[0]!.contextIds.length;
+      const scored = pairs.reduce((sum, pair) => sum + pair.continuationIds.length, 0);
+      const record = recordOf(request);
+      record.model = served.id;
+      record.hybrid = served.hybrid;
+      record.usage = () => ({ promptTokens: prompt + scored, cachedTokens: 0, completionTokens: 0 });
       const over = context.lifecycle.begin();
       try {
         const urgency = engineUrgency(urgencyOf(context, body));
         const requests = pairs.map((pair) => ({ hybrid: served.hybrid, ...pair, ...urgency }));
         const results = await context.engine.score(requests, request.signal);
-        const prompt = pairs[0]!.contextIds.length;
-        const scored = pairs.reduce((sum, pair) => sum + pair.continuationIds.length, 0);
         return {
           id: `score-${randomBytes(12).toString("hex")}`,
           object: "list",
