@@ -1,10 +1,15 @@
 // One generation as its reader sees it: an async iterator that can be left or aborted at any moment, also while it waits.
+import { RequestError } from "../errors.ts";
 import type { TokenEvent } from "./types.ts";
+
+/** Tokens, alternatives counted, that may wait for the reader: some hundred kilobytes. */
+const MAX_UNREAD = 8192;
 
 /** Ends with its last event, or with the error that fail() gave. */
 export class TokenStream implements AsyncIterableIterator<TokenEvent> {
   readonly #cancel: () => void;
   readonly #events: TokenEvent[] = [];
+  #unread = 0;
   #error: Error | null = null;
   #ended = false;
   #waiting: { resolve: (result: IteratorResult<TokenEvent>) => void; reject: (error: Error) => void } | null = null;
@@ -20,7 +25,18 @@ export class TokenStream implements AsyncIterableIterator<TokenEvent> {
     const waiting = this.#waiting;
     this.#waiting = null;
     if (waiting !== null) waiting.resolve({ done: false, value: event });
-    else this.#events.push(event);
+    else this.#keep(event);
+  }
+
+  /** A reader that stays behind loses its stream, not the server its memory. */
+  #keep(event: TokenEvent): void {
+    this.#events.push(event);
+    this.#unread += sizeOf(event);
+    if (this.#unread <= MAX_UNREAD) return;
+    if (!this.#ended) this.#cancel();
+    this.#ended = true;
+    this.#events.length = 0;
+    this.#error = new RequestError("reader_too_slow", "The answer was not read as fast as it came");
   }
 
   fail(error: Error): void {
@@ -41,7 +57,10 @@ export class TokenStream implements AsyncIterableIterator<TokenEvent> {
 
   next(): Promise<IteratorResult<TokenEvent>> {
     const event = this.#events.shift();
-    if (event !== undefined) return Promise.resolve({ done: false, value: event });
+    if (event !== undefined) {
+      this.#unread -= sizeOf(event);
+      return Promise.resolve({ done: false, value: event });
+    }
     if (this.#error !== null) {
       const error = this.#error;
       this.#error = null;
@@ -70,4 +89,8 @@ export class TokenStream implements AsyncIterableIterator<TokenEvent> {
   [Symbol.asyncIterator](): this {
     return this;
   }
+}
+
+function sizeOf({ tokenIds, topLogprobs }: TokenEvent): number {
+  return tokenIds.length * (1 + (topLogprobs?.[0]?.length ?? 0));
 }

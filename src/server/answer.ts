@@ -74,23 +74,19 @@ function streamedAnswer(
   head: object,
 ): Promise<Response> {
   const usage = new UsageCount(plan.n, recordOf(request));
-  const chunk = (choices: readonly object[], last?: object): SseEvent => ({
-    data: JSON.stringify({
-      ...head,
-      object: shape.chunkObject,
-      choices,
-      ...(withUsage ? { usage: last ?? null } : {}),
-    }),
-  });
+  // What every chunk begins and ends with is made once.
+  const front = `${JSON.stringify({ ...head, object: shape.chunkObject }).slice(0, -1)},"choices":[`;
+  const back = withUsage ? '],"usage":null}' : "]}";
+  const chunk = (choice: object): SseEvent => ({ data: front + JSON.stringify(choice) + back });
   return streamAnswer(context, request, plan, {
     async *events(pieces) {
-      for (const choice of shape.opening(plan)) yield chunk([choice]);
+      for (const choice of shape.opening(plan)) yield chunk(choice);
       for await (const piece of pieces) {
         usage.add(piece);
         const choice = shape.chunk(piece);
-        if (choice !== null) yield chunk([choice]);
+        if (choice !== null) yield chunk(choice);
       }
-      if (withUsage) yield chunk([], usage.body());
+      if (withUsage) yield { data: `${front}],"usage":${JSON.stringify(usage.body())}}` };
       yield DONE;
     },
     failure: (error) => [{ data: JSON.stringify(errorBody(error)) }, DONE],

@@ -46,7 +46,9 @@ export async function* generateChoices(
         generateChoice(context, plan, ids, prompt * plan.n + choice, choice, own.signal),
       ),
     );
-    yield* mergeIterables(choices, abort);
+    // Most requests want one text, which needs no merging.
+    if (choices.length === 1) yield* choices[0]!;
+    else yield* mergeIterables(choices, abort);
   } finally {
     signal.removeEventListener("abort", abort);
     over();

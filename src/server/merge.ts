@@ -5,23 +5,37 @@
  * sources that wait can wake, and all are ended before this ends.
  */
 export async function* mergeIterables<T>(sources: readonly AsyncGenerator<T>[], abort: () => void): AsyncGenerator<T> {
-  const waiting = new Map<number, Promise<{ readonly at: number; readonly next: IteratorResult<T> }>>();
+  const arrived: (IteratorYieldResult<T> & { readonly at: number })[] = [];
+  let failure: { readonly error: unknown } | null = null;
+  let running = sources.length;
+  let wake: () => void = () => {};
   const ask = (at: number) => {
-    const promise = sources[at]!.next().then((next) => ({ at, next }));
-    // A rejection that nobody awaits any more must not end the process.
-    promise.catch(() => {});
-    waiting.set(at, promise);
+    sources[at]!.next().then(
+      (next) => {
+        if (next.done === true) running--;
+        else arrived.push({ done: false, value: next.value, at });
+        wake();
+      },
+      (error: unknown) => {
+        failure ??= { error };
+        wake();
+      },
+    );
   };
   for (const at of sources.keys()) ask(at);
   let finished = false;
   try {
-    while (waiting.size > 0) {
-      const { at, next } = await Promise.race(waiting.values());
-      if (next.done === true) waiting.delete(at);
-      else {
-        yield next.value;
+    for (;;) {
+      for (const { value, at } of arrived.splice(0)) {
+        yield value;
         ask(at);
       }
+      if (failure !== null) throw (failure as { readonly error: unknown }).error;
+      if (arrived.length > 0) continue;
+      if (running === 0) break;
+      await new Promise<void>((resolve) => {
+        wake = resolve;
+      });
     }
     finished = true;
   } finally {
