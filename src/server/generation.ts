@@ -1,7 +1,7 @@
 // From a plan to pieces of text: runs the choices on the engine, reads what they say, measures.
 // Knows the engine and text, not the OpenAI shapes.
 
-import type { TokenEvent, TokenLogprob, Usage } from "../engine/types.ts";
+import type { Timings, TokenEvent, TokenLogprob, Usage } from "../engine/types.ts";
 import { messageEnds } from "../text/message_ends.ts";
 import { ChoiceText, type ToolCallDelta } from "./choice_text.ts";
 import type { ServerContext } from "./context.ts";
@@ -26,6 +26,8 @@ export interface ChoicePiece {
   readonly endToken: ScoredToken | null;
   readonly finishReason: string | null;
   readonly usage: Usage;
+  /** Of the sequence so far, in its first piece. */
+  readonly timings?: Timings;
 }
 
 /** Runs every choice of every prompt at once; pieces come as they are made. Ends early when `signal` aborts. */
@@ -102,6 +104,7 @@ async function* generateChoice(
       endToken: scored[visible] ?? null,
       finishReason,
       usage: event.usage,
+      ...(event.timings === undefined ? {} : { timings: event.timings }),
     };
     // Leaving the loop cancels the sequence.
     if (finishReason !== null) return;

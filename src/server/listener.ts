@@ -3,6 +3,7 @@
 
 import type { Server } from "bun";
 import { errorResponse, HttpError } from "./errors.ts";
+import { withTimeout } from "./sse.ts";
 
 /** Seconds without a byte after which a connection is closed; streams send pings more often. */
 const IDLE_TIMEOUT_S = 60;
@@ -18,8 +19,8 @@ export interface Listener {
   readonly url: string;
   /** From now on requests go to `handle`; before that they are answered 503. */
   serve(handle: Handle): void;
-  /** Ends the listener and what connections are left. */
-  close(): Promise<void>;
+  /** Ends the listener; answers under way have `graceMs` to reach their clients, then what is left is cut. */
+  close(graceMs: number): Promise<void>;
 }
 
 /**
@@ -35,7 +36,10 @@ export function listen(host: string, port: number, maxBodyBytes: number): Listen
     serve(next) {
       handle = next;
     },
-    close: () => server.stop(true),
+    async close(graceMs) {
+      await withTimeout(server.stop(false), graceMs);
+      await server.stop(true);
+    },
   };
 }
 

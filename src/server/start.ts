@@ -100,7 +100,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       },
     };
   } catch (error) {
-    await listener?.close();
+    await listener?.close(0);
     lock.release();
     throw error;
   }
@@ -172,7 +172,7 @@ async function assemble(options: ServerOptions, listener: Listener): Promise<Run
       if (options.saveSessions === true) await Promise.race([saveSessions(context, limitMs), aborted(cut)]);
       await engine.close();
       await withTimeout(drained, GOODBYE_MS);
-      await listener.close();
+      await listener.close(GOODBYE_MS);
       changes.close();
       text.close();
       grammars.close();

@@ -20,6 +20,7 @@ export class UsageCount {
   add(piece: ChoicePiece): void {
     const record = this.#record;
     record.firstTokenSeconds ??= (performance.now() - record.startedAt) / 1000;
+    record.queueSeconds ??= piece.timings?.queueSeconds ?? null;
     this.#byChoice.set(piece.index, piece.usage);
     const { finishReason } = piece;
     if (finishReason === null || record.finishReason?.split(",").includes(finishReason) === true) return;

@@ -170,6 +170,6 @@ test("a request whose Host header is no host gets a 400 and not a stack trace", 
       expect(answer).toContain('"code":"invalid_host"');
     }
   } finally {
-    await listener.close();
+    await listener.close(0);
   }
 });
