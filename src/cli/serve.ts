@@ -218,8 +218,11 @@ docs/operation.md tells the rest: keys, limits, health, metrics, logs.`,
         version: VERSION,
         log,
       });
-      process.stdout.write(`${await startLine(server, flags)}\n`);
-      await untilStopped(server, flags["drain-seconds"] * 1000, log);
+      const line = await startLine(server, flags);
+      // Whoever reads the line may send a signal at once.
+      const stopped = untilStopped(server, flags["drain-seconds"] * 1000, log);
+      process.stdout.write(`${line}\n`);
+      await stopped;
       return 0;
     } finally {
       store.close();

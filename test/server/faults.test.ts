@@ -2,8 +2,8 @@
 // ending, bytes that are no text, pipelined requests, thousands at once, readers that leave or crawl; and the drain under load.
 // GRAFT_FAULTS multiplies the counts.
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { readFileSync } from "node:fs";
-import { resolve } from "node:path";
+import { readFileSync, writeFileSync } from "node:fs";
+import { join, resolve } from "node:path";
 import { gzipSync } from "node:zlib";
 import { type ServeProcess, ServeSandbox } from "./serve_process.ts";
 import { RawSocket, until } from "./sockets.ts";
@@ -265,13 +265,17 @@ test(
 );
 
 test(
-  "a second SIGTERM cuts the drain short: streams end with cancelled, exit 0",
+  "SIGHUP reads the keys again; a second SIGTERM cuts the drain short: streams end with cancelled, exit 0",
   async () => {
     const own = new ServeSandbox();
     try {
-      const slow = await own.serve(model, ["--isa", "reference"]);
+      const keys = join(own.root, "keys");
+      writeFileSync(keys, "someone sk-0123456789\n", { mode: 0o600 });
+      const slow = await own.serve(model, ["--isa", "reference", "--api-key-file", keys]);
+      slow.signal("SIGHUP");
+      await until("the keys are read", () => slow.errors().includes("read 1 API keys"));
       const body = JSON.stringify({ ...greedy, max_tokens: 480, n: 32, stream: true });
-      const headers = { "content-type": "application/json" };
+      const headers = { "content-type": "application/json", authorization: "Bearer sk-0123456789" };
       const stream = await fetch(`${slow.url}/v1/completions`, { method: "POST", headers, body });
       slow.signal("SIGTERM");
       await until("it drains", () => slow.errors().includes("stopping"));

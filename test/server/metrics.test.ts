@@ -1,6 +1,7 @@
 // Every metric by name: that it exists with vLLM's meaning and bounds, that it moves, that its parts add up, and that no
 // client can grow the number of series.
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { startEngine } from "../../src/engine/client.ts";
 import { type TestServer, testServer } from "./support.ts";
@@ -146,6 +147,20 @@ describe("with a scripted engine", () => {
     const info = [...samples.keys()].find((key) => key.startsWith("graft_cache_config_info"));
     expect(info).toContain('page_size="32"');
     expect(info).toContain('max_sequences="4"');
+  });
+
+  test("docs/operation.md names each of them, and none that is not there", async () => {
+    await server.send("POST", "/v1/completions", { prompt: "ab" });
+    await server.get("/nowhere");
+    server.store.jobs.add({ id: "job-1", kind: "search", origin: "terminal", args: [], subject: {} });
+    const text = await (await server.get("/metrics")).text();
+    const shown = [...text.matchAll(/^# TYPE (graft_\w+) /gm)].map((match) => match[1]!);
+    const page = readFileSync(resolve(import.meta.dir, "../../docs/operation.md"), "utf8");
+    const told = new Set([...page.matchAll(/`(graft_\w+)(?:\{[\w,]+\})?`/g)].map((match) => match[1]!));
+    expect([...told].filter((name) => !shown.includes(name))).toEqual([]);
+    // What only helps to look into a defect is not in the table.
+    const details = /^graft_(last_step_|step_seconds|engine_steps|scored_tokens|sequences_finished|prefix_cache_)/;
+    expect(shown.filter((name) => !told.has(name) && !details.test(name))).toEqual([]);
   });
 
   test("errors are counted by code, in a stream too", async () => {
