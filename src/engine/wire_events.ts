@@ -44,6 +44,6 @@ export function unpackEvents({ plain, rest }: WireEvents): NamedEvent[] {
   return [...events, ...rest];
 }
 
-function isPlain({ tokenIds, logprobs, finishReason }: TokenEvent): boolean {
-  return finishReason === null && logprobs === undefined && tokenIds.length === 1;
+function isPlain({ tokenIds, logprobs, finishReason, timings }: TokenEvent): boolean {
+  return finishReason === null && logprobs === undefined && timings === undefined && tokenIds.length === 1;
 }
