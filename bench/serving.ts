@@ -26,7 +26,7 @@ const sizes = quick ? [512] : [2048, 16_384];
 
 const measurements: { readonly [S in keyof Sections]-?: () => Promise<NonNullable<Sections[S]>> } = {
   throughputSmall: () => measureThroughput(small, quick ? [1, 8] : [1, 8, 32, 128], rounds(64)),
-  throughputLarge: () => measureThroughput(large, quick ? [1] : [1, 8, 32, 128], rounds(8)),
+  throughputLarge: () => measureThroughput(large, quick ? [1] : [1, 8, 32, 128], rounds(12)),
   prefix: () =>
     measurePrefix(
       large,
