@@ -9,6 +9,8 @@ import { type Golden, goldenDir, goldenFiles, relativeError } from "../support/g
 import { isas, opsOf } from "../support/kernels.ts";
 
 const LOGITS_LIMIT = 1e-4;
+/** With bf16 states, of hybrids: they differ from the golden ones by rounding alone. */
+const BF16_STATE_LIMIT = 2e-2;
 
 /** Logits by sequence and predicted position, as the engine computes them under these settings. */
 async function logitsOf(
@@ -70,6 +72,15 @@ for (const golden of goldenFiles("model")) {
         }
       });
 
+      test(`${isa}: bf16 states give logits beside the golden ones, and the same bytes on every path`, async () => {
+        const stateDtype = "bf16";
+        const whole = await logitsOf(isa, directory, sequences, { stateDtype }, true);
+        for (const [key, logits] of expected)
+          expect(relativeError(whole.get(key)!, logits)).toBeLessThan(BF16_STATE_LIMIT);
+        const single = await logitsOf(isa, directory, sequences, { stateDtype, maxBatchTokens: 1 }, false);
+        for (const [key, logits] of whole) expect(single.get(key)).toEqual(logits);
+      });
+
       test(`${isa}: greedy tokens are the expected ones, with and without preemption`, async () => {
         const ops = await opsOf(isa);
         const model = loadModel(ops, directory);
@@ -88,6 +99,22 @@ for (const golden of goldenFiles("model")) {
     }
   });
 }
+
+test.skipIf(!existsSync(join(goldenDir, "models", "tiny_llama_hybrid_gdn")))("a bf16 state is smaller", async () => {
+  const ops = await opsOf(isas.at(-1)!);
+  for (const variant of ["gla", "gdn", "jet"] as const) {
+    const model = loadModel(ops, join(goldenDir, "models", `tiny_llama_hybrid_${variant}`));
+    const [wide, narrow] = (["f32", "bf16"] as const).map((stateDtype) => {
+      const engine = createEngine(ops, model, { stateBytes: 1 << 22, stateDtype });
+      const { stateBytes } = engine.hybrids()[0]!;
+      engine.close();
+      return stateBytes;
+    });
+    expect(narrow!).toBeGreaterThan(0.5 * wide!); // positions, windows and decays stay what they are
+    expect(narrow!).toBeLessThan(0.7 * wide!);
+    model.free();
+  }
+});
 
 afterAll(() => {
   if (goldenFiles("model").length === 0) console.error(`skipped: no golden models in ${goldenDir} (set GRAFT_GOLDEN)`);
