@@ -4,7 +4,8 @@
 import type { SamplingParams } from "../engine/types.ts";
 import type { CompiledGrammar } from "../grammar/compile.ts";
 import type { ServerContext } from "./context.ts";
-import { HttpError } from "./errors.ts";
+import { HttpError, invalidField } from "./errors.ts";
+import { shown } from "./fields.ts";
 import type { ServedName } from "./hybrid_registry.ts";
 import { MAX_CHOICES, type SamplingBody } from "./sampling_schema.ts";
 import type { ToolUse } from "./tools/use.ts";
@@ -101,8 +102,21 @@ function samplingOf(context: ServerContext, body: SamplingBody): SamplingParams 
     topP: body.top_p ?? defaults.topP ?? 1,
     topK: body.top_k ?? defaults.topK ?? 0,
     minP: body.min_p ?? defaults.minP ?? 0,
+    presencePenalty: body.presence_penalty ?? 0,
+    frequencyPenalty: body.frequency_penalty ?? 0,
+    repetitionPenalty: body.repetition_penalty ?? 1,
+    logitBias: biasesOf(body.logit_bias ?? {}, context.engine.info.vocabSize),
     seed: seedOf(body.seed),
   };
+}
+
+function biasesOf(given: Readonly<Record<string, number>>, vocabSize: number): [id: number, bias: number][] {
+  return Object.entries(given).map(([key, bias]) => {
+    const id = /^(0|[1-9]\d{0,9})$/.test(key) ? Number(key) : vocabSize;
+    if (id < vocabSize) return [id, bias];
+    const message = `Invalid "logit_bias": key ${shown(key)} is no token id, expected 0 to ${vocabSize - 1}`;
+    throw invalidField("logit_bias", message);
+  });
 }
 
 /** The engine counts seeds from 0; a negative one stands for the same distance from 2^53. */

@@ -7,6 +7,8 @@ import { ignored, integer, number, text } from "./fields.ts";
 
 /** Most sequences one request may ask for, over all prompts. */
 export const MAX_CHOICES = 128;
+/** Most entries of a logit_bias. */
+const MAX_BIASES = 1000;
 const INT32_MAX = 2 ** 31 - 1;
 /** A day. */
 const MAX_TIMEOUT_MS = 86_400_000;
@@ -25,6 +27,16 @@ export const samplingFields = {
   top_p: t.Optional(number(1e-6, 1, "Nucleus mass; 1 is off")),
   top_k: t.Optional(integer(0, INT32_MAX, "Keep the k most likely tokens; 0 is off")),
   min_p: t.Optional(number(0, 1, "Drop tokens below this part of the top probability; 0 is off")),
+  frequency_penalty: t.Optional(number(-2, 2, "Per time a token has been generated; 0 is off")),
+  presence_penalty: t.Optional(number(-2, 2, "Once for a token that has been generated; 0 is off")),
+  repetition_penalty: t.Optional(number(1e-6, 2, "Divides the logits of tokens of the prompt and the text; 1 is off")),
+  logit_bias: t.Optional(
+    t.Record(t.String(), number(-100, 100), {
+      maxProperties: MAX_BIASES,
+      description: "Added to the logits of these token ids",
+      expected: `an object of at most ${MAX_BIASES} token ids, each with a number in [-100, 100]`,
+    }),
+  ),
   seed: t.Optional(
     integer(-Number.MAX_SAFE_INTEGER, Number.MAX_SAFE_INTEGER, "Equal requests with equal seeds give equal texts"),
   ),
@@ -59,10 +71,6 @@ export const samplingFields = {
   prompt_cache_retention: ignored,
   reasoning_effort: ignored,
   verbosity: ignored,
-  frequency_penalty: t.Optional(t.Unknown({ description: "Only 0" })),
-  presence_penalty: t.Optional(t.Unknown({ description: "Only 0" })),
-  repetition_penalty: t.Optional(t.Unknown({ description: "Only 1" })),
-  logit_bias: t.Optional(t.Unknown({ description: "Only empty" })),
 } as const;
 
 /** The shared fields as they arrive. */
@@ -73,6 +81,10 @@ export interface SamplingBody {
   readonly top_p?: number;
   readonly top_k?: number;
   readonly min_p?: number;
+  readonly frequency_penalty?: number;
+  readonly presence_penalty?: number;
+  readonly repetition_penalty?: number;
+  readonly logit_bias?: Readonly<Record<string, number>>;
   readonly seed?: number;
   readonly n?: number;
   readonly stop?: string | readonly string[];
@@ -86,14 +98,6 @@ export interface SamplingBody {
 
 /** Field -> the values that mean "off"; any other value would change the text and is refused. */
 export type NeutralValues = Readonly<Record<string, readonly unknown[]>>;
-
-/** What both routes refuse unless neutral. */
-export const SHARED_NEUTRAL: NeutralValues = {
-  frequency_penalty: [0],
-  presence_penalty: [0],
-  repetition_penalty: [1],
-  logit_bias: [{}],
-};
 
 /**
  * Refuses by name what is understood but not supported.

@@ -35,6 +35,12 @@ test("echo with logprobs scores the prompt; nothing stands before its first toke
   });
 });
 
+test("echo with several logprobs asks for the prompt's alternatives as well", async () => {
+  const result = await complete({ prompt: "ab", echo: true, logprobs: 3, max_tokens: 0 });
+  expect(server.engine.scored[0]).toMatchObject({ contextIds: [97], continuationIds: [98], topLogprobs: 3 });
+  expect(result.choices[0]?.logprobs?.top_logprobs).toEqual([null, { a: -97 / 256, b: -98 / 256 }]);
+});
+
 test("max_tokens 0 with echo only scores: no sequence runs", async () => {
   const result = await complete({ prompt: ["ab", "c"], echo: true, logprobs: 0, max_tokens: 0 });
   expect(server.engine.requests).toEqual([]);

@@ -122,6 +122,8 @@ test("sampling fields reach the engine; the defaults are OpenAI's", async () => 
   const fields = { temperature: 0.5, top_p: 0.9, top_k: 40, min_p: 0.1, seed: 9, stop_token_ids: [3] };
   await server.send("POST", "/v1/completions", { prompt: "a", ...fields });
   await server.send("POST", "/v1/completions", { prompt: "a", seed: 1, ignore_eos: true });
+  const adjusted = { presence_penalty: 1, frequency_penalty: -2, repetition_penalty: 1.5, logit_bias: { "5": -100 } };
+  await server.send("POST", "/v1/completions", { prompt: "a", ...adjusted });
   expect(server.engine.requests[0]).toMatchObject({
     hybrid: "base",
     sampling: { temperature: 0.5, topP: 0.9, topK: 40, minP: 0.1, seed: 9 },
@@ -131,6 +133,34 @@ test("sampling fields reach the engine; the defaults are OpenAI's", async () => 
     sampling: { temperature: 1, topP: 1, topK: 0, minP: 0, seed: 1 },
     stopIds: [],
   });
+  expect(server.engine.requests[2]?.sampling).toMatchObject({
+    presencePenalty: 1,
+    frequencyPenalty: -2,
+    repetitionPenalty: 1.5,
+    logitBias: [[5, -100]],
+  });
+});
+
+test("a logit_bias is an object of ids of the vocabulary", async () => {
+  const wrong = [
+    { "257": 1 },
+    { "-1": 1 },
+    { "1.5": 1 },
+    { "01": 1 },
+    { a: 1 },
+    { "": 1 },
+    { 1: 101 },
+    { 1: "1" },
+    [],
+    5,
+  ];
+  const many = Object.fromEntries(Array.from({ length: 1001 }, (_, i) => [i, 0]));
+  for (const logit_bias of [...wrong, many]) {
+    const response = await server.send("POST", "/v1/completions", { prompt: "a", logit_bias });
+    expect(response.status).toBe(400);
+    expect((await json<ErrorJson>(response)).error.param).toStartWith("logit_bias");
+  }
+  expect((await server.send("POST", "/v1/completions", { prompt: "a", logit_bias: {} })).status).toBe(200);
 });
 
 test("a chat answer comes from the template's text", async () => {
@@ -236,8 +266,6 @@ test("unsupported fields are refused by name, neutral and harmless ones are take
   const chat = { messages: [{ role: "user", content: "x" }] };
   const refused: [string, Record<string, unknown>][] = [
     ["/v1/completions", { prompt: "x", suffix: "y" }],
-    ["/v1/completions", { prompt: "x", frequency_penalty: 0.5 }],
-    ["/v1/completions", { prompt: "x", logit_bias: { "5": 1 } }],
     ["/v1/chat/completions", { ...chat, audio: {} }],
   ];
   for (const [path, body] of refused) {

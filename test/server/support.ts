@@ -134,15 +134,16 @@ export class FakeEngine implements EngineClient {
     });
   }
 
-  /** Each id's log-probability is -id / 256; the most likely id is the one that stood before. */
+  /** Each id's log-probability is -id / 256; the most likely id, and the only one on top, is the one that stood before. */
   async score(requests: readonly ScoreRequest[]): Promise<ScoreResult[]> {
     this.scored.push(...requests);
-    return requests.map(({ contextIds, continuationIds }) => {
+    return requests.map(({ contextIds, continuationIds, topLogprobs = 0 }) => {
       const before = [contextIds.at(-1)!, ...continuationIds].slice(0, -1);
       return {
         logprobs: Float32Array.from(continuationIds, (id) => -id / 256),
         argmax: Int32Array.from(before),
         greedy: before.every((id, i) => id === continuationIds[i]),
+        ...(topLogprobs === 0 ? {} : { topLogprobs: before.map((id) => [{ id, logprob: -id / 256 }]) }),
       };
     });
   }

@@ -2,7 +2,7 @@
 
 import { type Static, t } from "elysia";
 import { ignored, integer, oneOf } from "../fields.ts";
-import { type NeutralValues, SHARED_NEUTRAL, samplingFields } from "../sampling_schema.ts";
+import { type NeutralValues, samplingFields } from "../sampling_schema.ts";
 import { formatFields } from "../structured_outputs.ts";
 import { historyCall, MAX_TOOLS, toolFields } from "../tools/schema.ts";
 
@@ -56,7 +56,6 @@ export type ChatBody = Static<typeof chatBody>;
 
 /** Refused unless neutral. */
 export const chatNeutral: NeutralValues = {
-  ...SHARED_NEUTRAL,
   functions: [[]],
   function_call: ["none"],
   modalities: [["text"]],

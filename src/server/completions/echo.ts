@@ -21,6 +21,7 @@ export async function scorePrompts(
       hybrid: plan.served.hybrid,
       contextIds: ids.slice(0, 1),
       continuationIds: ids.slice(1),
+      topLogprobs: plan.logprobs ?? 0,
       ...engineUrgency(plan.urgency),
     }));
     const results = requests.length === 0 ? [] : await context.engine.score(requests, signal);
@@ -33,6 +34,8 @@ export async function scorePrompts(
 
 function promptTokens(ids: readonly number[], result: ScoreResult | null): PromptToken[] {
   return ids.map((id, i) =>
-    i === 0 || result === null ? { id, logprob: null, top: null } : { id, logprob: result.logprobs[i - 1]!, top: [] },
+    i === 0 || result === null
+      ? { id, logprob: null, top: null }
+      : { id, logprob: result.logprobs[i - 1]!, top: result.topLogprobs?.[i - 1] ?? [] },
   );
 }

@@ -2,7 +2,7 @@
 
 import { type Static, t } from "elysia";
 import { integer } from "../fields.ts";
-import { MAX_CHOICES, type NeutralValues, SHARED_NEUTRAL, samplingFields } from "../sampling_schema.ts";
+import { MAX_CHOICES, type NeutralValues, samplingFields } from "../sampling_schema.ts";
 import { formatFields } from "../structured_outputs.ts";
 
 const ids = t.Array(integer(0, 2 ** 31 - 1), { minItems: 1 });
@@ -36,4 +36,4 @@ export const completionBody = t.Object(
 export type CompletionBody = Static<typeof completionBody>;
 
 /** Refused unless neutral. */
-export const completionNeutral: NeutralValues = { ...SHARED_NEUTRAL, suffix: [""] };
+export const completionNeutral: NeutralValues = { suffix: [""] };

@@ -2,7 +2,7 @@
 
 import { type Static, t } from "elysia";
 import { ignored, integer, oneOf, text } from "../fields.ts";
-import { type NeutralValues, SHARED_NEUTRAL, samplingFields } from "../sampling_schema.ts";
+import { type NeutralValues, samplingFields } from "../sampling_schema.ts";
 import { textFormat } from "../structured_outputs.ts";
 import { choiceWords, functionFields, MAX_TOOLS } from "../tools/schema.ts";
 
@@ -117,7 +117,6 @@ export type ResponseItem = Static<typeof item>;
 
 /** Refused unless neutral. */
 export const responseNeutral: NeutralValues = {
-  ...SHARED_NEUTRAL,
   truncation: ["disabled"],
   background: [false],
   prompt: [],
