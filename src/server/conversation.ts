@@ -15,6 +15,8 @@ export interface Message {
   readonly name?: string;
   readonly tool_call_id?: string;
   readonly tool_calls?: readonly HistoryCall[];
+  /** Where it stands in the request, for errors; default: its place among the messages. */
+  readonly place?: string;
 }
 
 /** What goes into the prompt beside the messages. */
@@ -22,6 +24,8 @@ export interface ConversationOptions {
   readonly tools?: readonly Tool[];
   /** End with the opening of an answer (default true). */
   readonly addGenerationPrompt?: boolean;
+  /** The field that holds the conversation (default "messages"). */
+  readonly param?: string;
 }
 
 /**
@@ -35,17 +39,17 @@ export async function encodeConversation(
   options: ConversationOptions = {},
 ): Promise<number[]> {
   const { template } = context.text;
+  const { tools = [], addGenerationPrompt = true, param = "messages" } = options;
   if (template === null) {
     const message = "This model has no tokenizer: use /v1/completions with token ids";
-    throw new HttpError(400, "no_tokenizer", message, "messages");
+    throw new HttpError(400, "no_tokenizer", message, param);
   }
-  const { tools = [], addGenerationPrompt = true } = options;
   const format = toolFormatOf(template.toolSource);
   const given = messages.map(checkedMessage);
   const shown = format.native ? given : withoutToolRoles(format, given, tools);
   const rendered = template.render(shown, { addGenerationPrompt, ...(format.native ? { tools } : {}) });
   // A model's own template writes the bos token itself.
-  return encodePrompt(context, rendered, template.isFallback ? "auto" : "never");
+  return encodePrompt(context, rendered, template.isFallback ? "auto" : "never", param);
 }
 
 interface TemplateCall {
@@ -61,16 +65,16 @@ interface TemplateMessage extends ChatMessage {
 
 /** The message as templates know it: one text, the older names of roles, arguments as objects. */
 function checkedMessage(message: Message, at: number): TemplateMessage {
-  const { role, content, name, tool_call_id, tool_calls = [] } = message;
+  const { role, content, name, tool_call_id, tool_calls = [], place = `messages[${at}]` } = message;
   if (tool_calls.length > 0 && role !== "assistant") {
-    throw invalidField(`messages[${at}].tool_calls`, 'Only messages of role "assistant" hold tool_calls');
+    throw invalidField(`${place}.tool_calls`, 'Only messages of role "assistant" hold tool_calls');
   }
   if ((content === undefined || content === null) && tool_calls.length === 0) {
-    const missing = `Missing parameter "messages[${at}].content": expected a text or a list of parts`;
-    throw new HttpError(400, "missing_parameter", missing, `messages[${at}].content`);
+    const missing = `Missing parameter "${place}.content": expected a text or a list of parts`;
+    throw new HttpError(400, "missing_parameter", missing, `${place}.content`);
   }
   const text = typeof content === "string" ? content : (content ?? []).map((part) => part.text).join("\n");
-  const calls = tool_calls.map((call, i) => checkedCall(call, `messages[${at}].tool_calls[${i}]`));
+  const calls = tool_calls.map((call, i) => checkedCall(call, `${place}.tool_calls[${i}].function.arguments`));
   return {
     role: role === "developer" ? "system" : role === "function" ? "tool" : role,
     content: text,
@@ -82,17 +86,22 @@ function checkedMessage(message: Message, at: number): TemplateMessage {
 
 function checkedCall(call: HistoryCall, param: string): TemplateCall {
   const { name, arguments: json } = call.function;
+  return { id: call.id, type: "function", function: { name, arguments: parseArguments(json, param) } };
+}
+
+/**
+ * The arguments of a call, which are JSON in a text.
+ * @throws HttpError naming `param` where they are no object
+ */
+export function parseArguments(json: string, param: string): object {
   let args: unknown = {};
   try {
     if (json.trim() !== "") args = JSON.parse(json);
   } catch {
     args = null;
   }
-  if (typeof args === "object" && args !== null && !Array.isArray(args)) {
-    return { id: call.id, type: "function", function: { name, arguments: args } };
-  }
-  const field = `${param}.function.arguments`;
-  throw invalidField(field, `Invalid "${field}": expected a JSON object as text`);
+  if (typeof args === "object" && args !== null && !Array.isArray(args)) return args;
+  throw invalidField(param, `Invalid "${param}": expected a JSON object as text`);
 }
 
 /** Puts tools, calls and results into the words of messages that every template knows. */

@@ -2,7 +2,7 @@
 
 import { CapacityError, CheckpointError, EngineLostError, RequestError } from "../errors.ts";
 import { StoreError, type StoreErrorCode, storeErrorFrom } from "../store/store_error.ts";
-import { expectation, fieldOf, type SchemaIssue, shown } from "./fields.ts";
+import { expectation, fieldOf, innermost, type SchemaIssue, shown } from "./fields.ts";
 
 /** An answer that is an error. `param` names the field at fault; `retryAfter` is the seconds to wait where they are known. */
 export class HttpError extends Error {
@@ -111,7 +111,7 @@ function errorType(status: number): string {
 
 /** The first complaint of the schema validator, naming the field, the value found and what was expected. */
 export function validationError(part: string, issues: readonly SchemaIssue[]): HttpError {
-  const issue = issues[0];
+  const issue = issues[0] === undefined ? undefined : innermost(issues[0]);
   if (issue === undefined) return new HttpError(400, "invalid_value", `Invalid ${part}`);
   const field = fieldOf(issue.path);
   if (field === "") return invalidField(part, `Invalid ${part}: expected ${expectation(issue.schema)}`);

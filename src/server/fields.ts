@@ -47,6 +47,15 @@ export interface SchemaIssue {
   readonly message: string;
   readonly schema: Readonly<Record<string, unknown>>;
   readonly value: unknown;
+  /** Of a union: the complaints of each of its alternatives. */
+  readonly errors?: readonly { First(): SchemaIssue | undefined }[];
+}
+
+/** Where a whole body is none of several kinds: what the kind that came closest complains of. */
+export function innermost(issue: SchemaIssue): SchemaIssue {
+  if (issue.path !== "") return issue;
+  const inner = (issue.errors ?? []).map((errors) => errors.First()).filter((one) => one !== undefined);
+  return inner.reduce((best, one) => (one.path.length > best.path.length ? one : best), issue);
 }
 
 /** `temperature` of `/temperature`, `stop[3]` of `/stop/3`. */

@@ -40,6 +40,8 @@ export interface Urgency {
 /** What the routes spell differently. */
 export interface PlanFields {
   readonly prompts: readonly (readonly number[])[];
+  /** The field that holds the prompt (default "prompt"). */
+  readonly param?: string;
   /** Absent: up to the end of the context. */
   readonly maxTokens: number | undefined;
   readonly logprobs: number | null;
@@ -55,7 +57,7 @@ export interface PlanFields {
  */
 export function planGeneration(context: ServerContext, body: SamplingBody, fields: PlanFields): GenerationPlan {
   const { info } = context.engine;
-  const { prompts } = fields;
+  const { prompts, param = "prompt" } = fields;
   const served = context.hybrids.resolve(body.model);
   const n = fields.sequences ?? body.n ?? 1;
   if (n * prompts.length > MAX_CHOICES) {
@@ -63,7 +65,7 @@ export function planGeneration(context: ServerContext, body: SamplingBody, field
     throw new HttpError(400, "too_many_choices", message, "n");
   }
   const maxTokens = Math.min(fields.maxTokens ?? info.maxContext, info.maxContext);
-  for (const ids of prompts) checkPrompt(ids, info.vocabSize, info.maxContext - Math.min(1, maxTokens));
+  for (const ids of prompts) checkPrompt(ids, info.vocabSize, info.maxContext - Math.min(1, maxTokens), param);
   const ownIds = body.ignore_eos === true ? [] : context.text.stopIds;
   return {
     served,
@@ -135,11 +137,11 @@ export function checkIds(ids: readonly number[], vocabSize: number, param: strin
   throw new HttpError(400, "invalid_value", `Token id ${wrong} is not in [0, ${vocabSize - 1}]`, param);
 }
 
-function checkPrompt(ids: readonly number[], vocabSize: number, limit: number): void {
-  if (ids.length === 0) throw new HttpError(400, "empty_prompt", "The prompt holds no token", "prompt");
+function checkPrompt(ids: readonly number[], vocabSize: number, limit: number, param: string): void {
+  if (ids.length === 0) throw new HttpError(400, "empty_prompt", "The prompt holds no token", param);
   if (ids.length > limit) {
     const message = `The prompt has ${ids.length} tokens; the context holds ${limit} and what is to be generated`;
-    throw new HttpError(400, "context_length_exceeded", message, "prompt");
+    throw new HttpError(400, "context_length_exceeded", message, param);
   }
-  checkIds(ids, vocabSize, "prompt");
+  checkIds(ids, vocabSize, param);
 }

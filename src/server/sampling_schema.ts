@@ -62,8 +62,14 @@ export const samplingFields = {
     t.Object({ include_usage: t.Optional(t.Boolean()), include_obfuscation: ignored }, { additionalProperties: false }),
   ),
   return_token_ids: t.Optional(t.Boolean({ description: "Add token_ids to each choice" })),
-  user: ignored,
-  metadata: ignored,
+  user: t.Optional(text(512, "Accepted and ignored")),
+  metadata: t.Optional(
+    t.Record(t.String({ maxLength: 64 }), text(512), {
+      maxProperties: 16,
+      description: "Accepted; a response shows it",
+      expected: "an object of at most 16 texts of at most 512 characters",
+    }),
+  ),
   store: ignored,
   service_tier: ignored,
   safety_identifier: ignored,

@@ -1,4 +1,4 @@
-// Every numeric field against values that are none or out of range; bodies that are no requests; guards.
+// Bodies that are no requests, limits of lists, words of refusals; guards. Values of fields: field_tables.test.ts.
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { type ErrorJson, json, type TestServer, testServer } from "./support.ts";
 
@@ -8,61 +8,7 @@ beforeAll(async () => {
 });
 afterAll(() => server.dispose());
 
-const hostile: readonly unknown[] = [-1, 0, 2 ** 31, 2 ** 53, 1e308, 0.5, "NaN", "1", true, [], {}];
-const chat = { messages: [{ role: "user", content: "x" }] };
 const layers = { name: "h", variant: "gla" };
-const search = { task: "t", documents: [{ context: "a", completion: "b" }], variant: "gla" };
-
-/** Route, a body that is valid without the field, the field, and which hostile values it takes. */
-const fields: readonly (readonly [string, Record<string, unknown>, string, readonly unknown[]])[] = [
-  ...(["/v1/completions", "/v1/chat/completions"] as const).flatMap((path) => {
-    const body = path === "/v1/completions" ? { prompt: "x" } : chat;
-    return [
-      [path, body, "temperature", [0, 0.5]],
-      [path, body, "top_p", [0.5]],
-      [path, body, "top_k", [0]],
-      [path, body, "min_p", [0, 0.5]],
-      [path, body, "seed", [-1, 0, 2 ** 31]],
-      [path, body, "n", []],
-      [path, body, "max_tokens", []],
-    ] as const;
-  }),
-  ["/v1/completions", { prompt: "x" }, "logprobs", [0]],
-  ["/v1/chat/completions", chat, "max_completion_tokens", []],
-  ["/v1/chat/completions", { ...chat, logprobs: true }, "top_logprobs", [0]],
-  ["/v1/searches", search, "max_drop", [0, 0.5]],
-  ["/v1/searches", search, "replace", []],
-  ["/v1/searches", { ...search, all: true }, "seed", [0]],
-  ["/v1/conversions", { variant: "gla", data: ["package.json"] }, "tokens", [2 ** 31]],
-  ["/v1/conversions", { variant: "gla", data: ["package.json"] }, "seed", [0]],
-  ["/v1/hybrids", { name: "h", search: "none" }, "num_replaced", []],
-];
-
-describe("numeric fields", () => {
-  for (const [path, body, field, taken] of fields) {
-    for (const value of hostile) {
-      if (taken.some((one) => one === value)) continue;
-      // A search that is not there is a 404, whatever valid number goes with it.
-      if (field === "num_replaced" && value === 0) continue;
-      test(`${path} refuses ${field} = ${JSON.stringify(value)} by name`, async () => {
-        const response = await server.send("POST", path, { ...body, [field]: value });
-        expect(response.status).toBe(400);
-        const { error } = await json<ErrorJson>(response);
-        expect(error.type).toBe("invalid_request_error");
-        expect(error.param).toBe(field);
-        expect(error.message).toContain(`"${field}"`);
-      });
-    }
-  }
-
-  for (const [path, body, field, taken] of fields.filter(([path]) => path.includes("completions"))) {
-    for (const value of [...taken, null]) {
-      test(`${path} takes ${field} = ${value}`, async () => {
-        expect((await server.send("POST", path, { ...body, [field]: value })).status).toBe(200);
-      });
-    }
-  }
-});
 
 test("messages say what was found and what was expected", async () => {
   const message = async (body: Record<string, unknown>) =>

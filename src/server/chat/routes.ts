@@ -26,9 +26,10 @@ export function chatRoutes(context: ServerContext) {
         parallel: body.parallel_tool_calls,
       });
       const grammar = await textGrammar(context, body, tools === null ? null : "tools");
-      const prompt = await encodeConversation(context, body.messages, tools === null ? {} : { tools: tools.tools });
+      const prompt = await encodeConversation(context, body.messages, { tools: tools?.tools ?? [] });
       const plan = planGeneration(context, body, {
         prompts: [prompt],
+        param: "messages",
         maxTokens: body.max_completion_tokens ?? body.max_tokens,
         logprobs: body.logprobs === true ? (body.top_logprobs ?? 0) : null,
         tools,

@@ -47,10 +47,11 @@ async function planResponse(context: ServerContext, body: ResponseBody): Promise
   const choice = typeof body.tool_choice === "object" ? { name: body.tool_choice.name } : body.tool_choice;
   const tools = toolUse(context, { tools: toolsOf(body), choice, parallel: body.parallel_tool_calls });
   const grammar = await formatGrammar(context, body.text?.format, tools === null ? null : "tools");
-  const prompt = await encodeConversation(context, messagesOf(body), tools === null ? {} : { tools: tools.tools });
+  const prompt = await encodeConversation(context, messagesOf(body), { param: "input", tools: tools?.tools ?? [] });
   const withLogprobs = (body.include ?? []).length > 0 || body.top_logprobs !== undefined;
   return planGeneration(context, body, {
     prompts: [prompt],
+    param: "input",
     maxTokens: body.max_output_tokens,
     logprobs: withLogprobs ? (body.top_logprobs ?? 0) : null,
     tools,

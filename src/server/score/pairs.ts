@@ -51,12 +51,12 @@ function contextOf(body: ScoreBody): string | readonly number[] {
 async function textPairs(context: ServerContext, given: string, texts: readonly string[]): Promise<ScorePair[]> {
   const end = trimmedEnd(given);
   const kept = given.slice(0, end);
-  const encoded = await encodePrompt(context, kept);
+  const encoded = await encodePrompt(context, kept, "auto", "context");
   const contextIds = encoded.length > 0 ? encoded : startIds(context);
   const prefix = contextIds.length - encoded.length;
   return Promise.all(
     texts.map(async (text, i) => {
-      const whole = await encodePrompt(context, kept + given.slice(end) + text);
+      const whole = await encodePrompt(context, kept + given.slice(end) + text, "auto", `continuations[${i}]`);
       const continuationIds = whole.slice(contextIds.length - prefix);
       if (continuationIds.length > 0) return { contextIds, continuationIds };
       throw invalidField(`continuations[${i}]`, `Continuation ${i} has no token of its own after the context`);
