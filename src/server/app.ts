@@ -2,6 +2,7 @@
 
 import { openapi } from "@elysiajs/openapi";
 import { Elysia } from "elysia";
+import { BodyCheck, type CheckedRoute } from "./body_check.ts";
 import { chatRoutes } from "./chat/routes.ts";
 import { completionRoutes } from "./completions/routes.ts";
 import type { ServerContext } from "./context.ts";
@@ -23,14 +24,18 @@ import { tokenRoutes } from "./tokens/routes.ts";
 
 /** The whole HTTP application; `version` is shown in its OpenAPI document. */
 export function createApp(context: ServerContext, version: string) {
-  return new Elysia({ normalize: false })
+  const bodies = new BodyCheck(() => app.routes as readonly CheckedRoute[]);
+  const app = new Elysia({ normalize: false })
     .onRequest(({ request }) => {
       guard(request, context.guards);
       const record = recordOf(request);
       record.admission = context.access.admit(request, new URL(request.url).pathname, record.address);
     })
     .onParse(({ request, contentType }) => readBody(request, contentType, context.guards.maxBodyBytes))
-    .onTransform(({ body }) => dropNulls(body))
+    .onTransform(({ request, route, body }) => {
+      dropNulls(body);
+      bodies.check(request.method, route, body);
+    })
     .onError(({ code, error, request, route }) => {
       const known = knownError(code, error);
       const record = recordOf(request);
@@ -69,6 +74,7 @@ export function createApp(context: ServerContext, version: string) {
     .use(conversionRoutes(context))
     .use(tokenRoutes(context))
     .use(healthRoutes(context));
+  return app;
 }
 
 /** A field that is null was not given, as OpenAI has it. */

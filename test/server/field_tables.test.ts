@@ -133,7 +133,12 @@ const ROUTES: Readonly<Record<string, Route>> = {
     runs: true,
     further: { model, context: text, prompt: only(), "continuations[0]": text },
   },
-  "post /tokenize": { needed: ["prompt"], body: { prompt: "x" }, runs: true, further: { model, prompt: text } },
+  "post /tokenize": {
+    needed: ["prompt"],
+    body: { prompt: "x" },
+    runs: true,
+    further: { model, prompt: text, content: only(), messages: only() },
+  },
   "post /detokenize": {
     body: { tokens: [1] },
     runs: true,
