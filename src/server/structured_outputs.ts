@@ -59,7 +59,8 @@ function formatObject() {
   return t.Object(formatFields);
 }
 
-interface Wish {
+/** A grammar, and the field that asks for it. */
+export interface Wish {
   readonly param: string;
   readonly spec: GrammarSpec;
 }
@@ -80,7 +81,7 @@ export async function textGrammar(
   if (conflict !== null) {
     throw invalidField(wish.param, `Parameter "${wish.param}" is not supported together with "${conflict}"`);
   }
-  return compiled(context, wish);
+  return compiledGrammar(context, wish);
 }
 
 /** The same for `text.format` of a response. @throws HttpError */
@@ -94,11 +95,11 @@ export async function formatGrammar(
   if (besides !== null) {
     throw invalidField("text.format", `Parameter "text.format" is not supported together with "${besides}"`);
   }
-  return compiled(context, { param: "text.format", spec });
+  return compiledGrammar(context, { param: "text.format", spec });
 }
 
 /** Compiles in the background; a refusal names the field. @throws HttpError, CapacityError */
-async function compiled(context: ServerContext, { param, spec }: Wish): Promise<CompiledGrammar> {
+export async function compiledGrammar(context: ServerContext, { param, spec }: Wish): Promise<CompiledGrammar> {
   if (context.text.tokenizer === null) {
     throw new HttpError(400, "no_tokenizer", "This model has no tokenizer: its texts cannot follow a grammar", param);
   }

@@ -49,9 +49,15 @@ const text: Further = (value) => (typeof value === "string" && value.length > 10
 const content: Further = (value) => (value === null ? 400 : text(value));
 const model: Further = (value) => (value === "tiny" ? 200 : 404);
 const positive: Further = (value) => (value === 0 ? 400 : 200);
+const schema: Further = (value) => (typeof value === "boolean" || isObject(value) ? 200 : 400);
+const regex: Further = (value) => (String(value).length > 20_000 ? 400 : 200);
 const tokenKeys: Further = (value) => (JSON.stringify(value) === "{}" ? 200 : 400);
 /** Arguments of a former call are JSON in a text. */
 const jsonText: Further = (value) => (value === "" ? 200 : 400);
+
+function isObject(value: unknown): boolean {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
 
 const tool = { name: "f", description: "d", parameters: { type: "object" }, strict: true };
 const call = { id: "c", type: "function", function: { name: "f", arguments: "{}" } };
@@ -75,6 +81,8 @@ const ROUTES: Readonly<Record<string, Route>> = {
       prompt: (value) => (value === "" ? 400 : text(value)),
       max_tokens: positive,
       suffix: only(""),
+      guided_json: schema,
+      guided_regex: regex,
       logit_bias: tokenKeys,
     },
   },
@@ -97,7 +105,9 @@ const ROUTES: Readonly<Record<string, Route>> = {
       tool_choice: ok,
       tools: ok,
       "tools[0].function.description": text,
-      response_format: only({ type: "text" }),
+      // Not together with tools.
+      guided_json: only(),
+      guided_regex: only(),
       functions: only([]),
       function_call: only("none"),
       modalities: only(["text"]),

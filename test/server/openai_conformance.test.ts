@@ -183,6 +183,150 @@ describe("chat completions", () => {
   });
 });
 
+describe("tools", () => {
+  const parameters = {
+    type: "object",
+    properties: { city: { enum: ["Rome", "Ulm"] }, days: { type: "integer", minimum: 1, maximum: 9 } },
+    required: ["city", "days"],
+    additionalProperties: false,
+  };
+  const weather = {
+    type: "function" as const,
+    function: { name: "weather", description: "Of a city", parameters, strict: true },
+  };
+  const asked = { model: "tiny", messages, seed: 3, max_completion_tokens: 120 } as const;
+  const check = (call: { name: string; arguments: string }) => {
+    expect(call.name).toBe("weather");
+    const args = JSON.parse(call.arguments) as { city: string; days: number };
+    expect(["Rome", "Ulm"]).toContain(args.city);
+    expect(args.days).toBeWithin(1, 10);
+  };
+
+  test("a named tool is called with arguments that fit, streamed as whole", async () => {
+    // Short, as the bundled model's context is.
+    const short = {
+      type: "function" as const,
+      function: { name: "f", parameters: { properties: { a: { enum: [1, 2] } }, required: ["a"], type: "object" } },
+    };
+    const body = {
+      ...asked,
+      tools: [short],
+      tool_choice: { type: "function" as const, function: { name: "f" } },
+    };
+    const whole = await client.chat.completions.create(body);
+    expect(whole.choices[0]?.finish_reason).toBe("tool_calls");
+    const call = whole.choices[0]!.message.tool_calls![0]!;
+    if (call.type !== "function") throw new Error("This should be a function call");
+    expect([1, 2]).toContain((JSON.parse(call.function.arguments) as { a: number }).a);
+    const streamed = await client.chat.completions.stream(body).finalChatCompletion();
+    expect(streamed.choices[0]?.message.tool_calls?.[0]).toMatchObject({ function: call.function });
+    // The call goes back in with its result.
+    const result = { role: "tool" as const, tool_call_id: call.id, content: "ok" };
+    const next = { model: "tiny", messages: [...messages, whole.choices[0]!.message, result], tools: [short] };
+    const { usage } = await client.chat.completions.create({ ...next, max_completion_tokens: 1 });
+    expect(usage!.prompt_tokens).toBeGreaterThan(whole.usage!.prompt_tokens);
+  });
+
+  test("required with one call at most", async () => {
+    const body = {
+      ...asked,
+      tools: [weather],
+      tool_choice: "required" as const,
+      parallel_tool_calls: false,
+    };
+    const { choices } = await client.chat.completions.create(body);
+    expect(choices[0]?.message.tool_calls).toHaveLength(1);
+    expect(choices[0]?.message.content).toBe(null);
+  });
+
+  test("auto and none are taken; wrong tools have their error class", async () => {
+    for (const tool_choice of ["auto", "none"] as const) {
+      const { choices } = await client.chat.completions.create({ ...asked, tools: [weather], tool_choice });
+      expect(choices).toHaveLength(1);
+    }
+    expect(await failure(client.chat.completions.create({ ...asked, tool_choice: "required" }))).toBeInstanceOf(
+      BadRequestError,
+    );
+  });
+
+  test("the client's runTools() finds its function", async () => {
+    const seen: unknown[] = [];
+    const run = (args: string) => {
+      seen.push(JSON.parse(args));
+      return "sunny";
+    };
+    const runner = client.chat.completions.runTools(
+      {
+        ...asked,
+        tools: [{ ...weather, function: { ...weather.function, function: run } }],
+        tool_choice: "required",
+        parallel_tool_calls: false,
+      },
+      { maxChatCompletions: 1 },
+    );
+    await runner.done();
+    expect(seen.length).toBeGreaterThan(0);
+  });
+
+  test("a response calls its tool, streamed as whole", async () => {
+    const tool = { type: "function" as const, name: "weather", parameters, strict: true };
+    const body = {
+      model: "tiny",
+      input: "hello",
+      tools: [tool],
+      tool_choice: "required" as const,
+      max_output_tokens: 120,
+      ...{ seed: 3 },
+    };
+    const whole = await client.responses.create(body);
+    const call = whole.output.find((item) => item.type === "function_call");
+    check(call!);
+    const streamed = await client.responses.stream(body).finalResponse();
+    expect(streamed.output.find((item) => item.type === "function_call")?.arguments).toBe(call!.arguments);
+  });
+});
+
+describe("JSON schemas", () => {
+  const schema = {
+    type: "object",
+    properties: { name: { type: "string", maxLength: 8 }, count: { type: "integer", minimum: 0, maximum: 99 } },
+    required: ["name", "count"],
+    additionalProperties: false,
+  };
+
+  test("chat.completions.parse() gets an object that fits", async () => {
+    const completion = await client.chat.completions.parse({
+      model: "tiny",
+      messages,
+      seed: 5,
+      max_completion_tokens: 200,
+      response_format: { type: "json_schema", json_schema: { name: "thing", schema, strict: true } },
+    });
+    const thing = JSON.parse(completion.choices[0]!.message.content!) as { name: string; count: number };
+    expect(Object.keys(thing).sort()).toEqual(["count", "name"]);
+    expect(thing.count).toBeWithin(0, 100);
+  });
+
+  test("any JSON object, and the text format of responses", async () => {
+    const free = await client.chat.completions.create({
+      ...chatBase,
+      max_completion_tokens: 300,
+      temperature: 0,
+      response_format: { type: "json_object" },
+    });
+    const { content } = free.choices[0]!.message;
+    if (free.choices[0]!.finish_reason === "stop") expect(JSON.parse(content!)).toBeObject();
+    else expect(content).toStartWith("{");
+    const response = await client.responses.create({
+      model: "tiny",
+      input: "hello",
+      max_output_tokens: 200,
+      text: { format: { type: "json_schema", name: "thing", schema, strict: true } },
+    });
+    expect(Object.keys(JSON.parse(response.output_text) as object).sort()).toEqual(["count", "name"]);
+  });
+});
+
 describe("cancellation", () => {
   const long = { model: "tiny", max_tokens: 400, ignore_eos: true } as const;
 

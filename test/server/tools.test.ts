@@ -156,3 +156,25 @@ test("tools that are wrong are refused by name", async () => {
   }
   expect(server.engine.requests).toEqual([]);
 });
+
+test("calls are constrained: from the first token where one is required, else once one begins", async () => {
+  const named = { type: "function", function: { name: "clock" } };
+  for (const tool_choice of ["auto", "required", named]) {
+    expect((await post({ tools: [weather, clock], tool_choice })).status).toBe(200);
+  }
+  const constraints = server.engine.requests.map((request) => request.constraint);
+  expect(constraints.every((constraint) => constraint !== undefined)).toBe(true);
+  // What was compiled is kept, so that equal wishes are one object and others are not.
+  expect(new Set(constraints).size).toBe(3);
+});
+
+test("parameters that cannot be followed are refused by name", async () => {
+  const odd = { type: "function", function: { name: "odd", parameters: { type: "object", properties: { a: 5 } } } };
+  const response = await post({ tools: [weather, odd] });
+  expect(response.status).toBe(400);
+  const { error } = await json<ErrorJson>(response);
+  expect(error).toMatchObject({ code: "invalid_schema", param: "tools[1].function.parameters" });
+  expect(error.message).toContain('"tools[1].function.parameters#/properties/a"');
+  const both = await post({ tools: [weather], response_format: { type: "json_object" } });
+  expect((await json<ErrorJson>(both)).error.param).toBe("response_format");
+});

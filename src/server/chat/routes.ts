@@ -8,6 +8,7 @@ import { invalidField } from "../errors.ts";
 import { planGeneration } from "../plan.ts";
 import { refuseUnsupported } from "../sampling_schema.ts";
 import { textGrammar } from "../structured_outputs.ts";
+import { toolGrammar } from "../tools/grammar.ts";
 import { toolUse } from "../tools/use.ts";
 import { type ChatBody, chatBody, chatNeutral } from "./schema.ts";
 import { chatShape } from "./shape.ts";
@@ -25,7 +26,8 @@ export function chatRoutes(context: ServerContext) {
         choice: choiceOf(body.tool_choice),
         parallel: body.parallel_tool_calls,
       });
-      const grammar = await textGrammar(context, body, tools === null ? null : "tools");
+      const grammar =
+        (await textGrammar(context, body, tools === null ? null : "tools")) ?? (await toolGrammar(context, tools));
       const prompt = await encodeConversation(context, body.messages, { tools: tools?.tools ?? [] });
       const plan = planGeneration(context, body, {
         prompts: [prompt],

@@ -12,6 +12,7 @@ import type { SseEvent } from "../sse.ts";
 import { streamAnswer, wholePieces } from "../stream_answer.ts";
 import { formatGrammar } from "../structured_outputs.ts";
 import { tokenLogprobs } from "../token_logprobs.ts";
+import { toolGrammar } from "../tools/grammar.ts";
 import { toolUse } from "../tools/use.ts";
 import { UsageCount } from "../usage.ts";
 import { messagesOf, toolsOf } from "./input.ts";
@@ -46,7 +47,9 @@ function refuseMemory(body: ResponseBody): void {
 async function planResponse(context: ServerContext, body: ResponseBody): Promise<GenerationPlan> {
   const choice = typeof body.tool_choice === "object" ? { name: body.tool_choice.name } : body.tool_choice;
   const tools = toolUse(context, { tools: toolsOf(body), choice, parallel: body.parallel_tool_calls });
-  const grammar = await formatGrammar(context, body.text?.format, tools === null ? null : "tools");
+  const grammar =
+    (await formatGrammar(context, body.text?.format, tools === null ? null : "tools")) ??
+    (await toolGrammar(context, tools));
   const prompt = await encodeConversation(context, messagesOf(body), { param: "input", tools: tools?.tools ?? [] });
   const withLogprobs = (body.include ?? []).length > 0 || body.top_logprobs !== undefined;
   return planGeneration(context, body, {

@@ -2,7 +2,7 @@
 
 import { type ToolFormat, toolFormatOf } from "../../text/tool_format.ts";
 import type { ServerContext } from "../context.ts";
-import { HttpError, invalidField } from "../errors.ts";
+import { invalidField } from "../errors.ts";
 import type { Tool } from "./schema.ts";
 
 /** Tools that the model may call. */
@@ -41,14 +41,6 @@ export function toolUse(context: ServerContext, { tools = [], choice = "auto", p
   const named = typeof choice === "object" ? choice.name : null;
   if (named !== null && !names.has(named)) {
     throw invalidField("tool_choice", `Invalid "tool_choice": there is no tool "${named}"`);
-  }
-  if (choice !== "auto") {
-    throw new HttpError(
-      400,
-      "unsupported_parameter",
-      'Parameter "tool_choice" may only be none or auto',
-      "tool_choice",
-    );
   }
   return {
     format: toolFormatOf(context.text.template?.toolSource ?? null),
