@@ -61,8 +61,9 @@ export function planGeneration(context: ServerContext, body: SamplingBody, field
   const served = context.hybrids.resolve(body.model);
   const n = fields.sequences ?? body.n ?? 1;
   if (n * prompts.length > MAX_CHOICES) {
-    const message = `n times prompts is ${n * prompts.length}, at most ${MAX_CHOICES}`;
-    throw new HttpError(400, "too_many_choices", message, "n");
+    const field = fields.sequences === undefined ? "n" : "best_of";
+    const message = `${field} times prompts is ${n * prompts.length}, at most ${MAX_CHOICES}`;
+    throw new HttpError(400, "too_many_choices", message, field);
   }
   const maxTokens = Math.min(fields.maxTokens ?? info.maxContext, info.maxContext);
   for (const ids of prompts) checkPrompt(ids, info.vocabSize, info.maxContext - Math.min(1, maxTokens), param);

@@ -91,7 +91,10 @@ test("best_of answers the choices with the best mean log-probability, best first
 test("best_of is at least n, and cannot be streamed", async () => {
   expect(await refusal({ prompt: "x", n: 3, best_of: 2 })).toMatchObject({ code: "invalid_value", param: "best_of" });
   expect(await refusal({ prompt: "x", best_of: 2, stream: true })).toMatchObject({ param: "best_of" });
-  expect(await refusal({ prompt: Array(20).fill("x"), best_of: 10 })).toMatchObject({ code: "too_many_choices" });
+  expect(await refusal({ prompt: Array(20).fill("x"), best_of: 10 })).toMatchObject({
+    code: "too_many_choices",
+    param: "best_of",
+  });
   expect((await post({ prompt: "x", best_of: 1, stream: true })).status).toBe(200);
 });
 

@@ -132,6 +132,20 @@ describe("completions", () => {
     }
   });
 
+  test("a token that greedy decoding writes has, to the bit, the best log-probability of its place", async () => {
+    const written = await client.completions.create({
+      model: "tiny",
+      prompt: "the cat",
+      max_tokens: 6,
+      temperature: 0,
+    });
+    const prompt = `the cat${written.choices[0]!.text}`;
+    const scored = await client.completions.create({ model: "tiny", prompt, max_tokens: 0, echo: true, logprobs: 1 });
+    const { token_logprobs, top_logprobs } = scored.choices[0]!.logprobs!;
+    const best = top_logprobs!.slice(-6).map((top) => Math.max(...Object.values(top)));
+    expect(token_logprobs!.slice(-6)).toEqual(best);
+  });
+
   test("logit_bias bans and forces tokens", async () => {
     const { choices } = await client.completions.create({ ...base, temperature: 0, logit_bias: { "40": 100 } });
     const forced = await client.post<{ tokens: number[] }>(`${server.url}/tokenize`, {
