@@ -1,4 +1,4 @@
-// The fields that both completion routes share, and what is understood but cannot be honoured.
+// The fields that all generating routes share, and what is understood but cannot be honoured.
 // The ranges here are the only limits a client meets; the engine checks its own again.
 
 import { t } from "elysia";
