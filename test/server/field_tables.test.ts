@@ -156,6 +156,8 @@ const ROUTES: Readonly<Record<string, Route>> = {
   },
   "post /v1/hybrids": { body: { name: "h", variant: "gla", replace: [0] }, runs: false, further: {} },
   "put /v1/hybrids/default": { body: { name: "h" }, runs: false, further: {} },
+  "post /v1/hybrids/{name}/load": { body: {}, runs: false, further: {} },
+  "post /v1/sessions": { body: { prompt: "x" }, runs: false, further: {} },
   "post /v1/tasks": { body: { name: "t", documents: [{ context: "a", completion: "b" }] }, runs: false, further: {} },
   "post /v1/searches": { body: { task: "t", variant: "gla" }, runs: false, further: {} },
   "post /v1/conversions": { body: { variant: "gla", data: ["package.json"] }, runs: false, further: {} },
