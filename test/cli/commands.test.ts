@@ -106,7 +106,7 @@ describe("lists", () => {
     const models = graft(["models"]).stdout.split("\n");
     expect(models[0]).toMatch(/^NAME +ARCHITECTURE +LAYERS +POOLS +HYBRIDS +ADDED +PATH$/);
     expect(models[1]).toMatch(/^m +LlamaForCausalLM +4 +gla +1 +just now +\//);
-    expect(graft(["hybrids"]).stdout).toMatch(/\nm:recall +Fadj +3\/4 +recall +0\.7000 +0\.7500 +- +just now\n$/);
+    expect(graft(["hybrids"]).stdout).toMatch(/\nm:recall +Fadj +3\/4 +recall +0\.7000 +0\.7500 +- +- +just now\n$/);
     expect(graft(["jobs"]).stdout).toMatch(/\nsearch-1 +queued +- +recall +0 +just now +-\n$/);
     expect(JSON.parse(graft(["jobs", "--json"]).stdout)).toMatchObject([{ id: "search-1", state: "queued" }]);
     expect(graft(["tasks"]).stdout).toMatch(/^NAME +KIND +DOCUMENTS +SHA256 +ADDED\n$/);
