@@ -110,7 +110,7 @@ const flags = {
     help: "times longer that a prompt may make the steps of running streams; 0 = any",
   },
   "max-sequences": { type: "integer", min: 1, max: 4096, default: 64, help: "sequences that run at once" },
-  "max-waiting": { type: "integer", min: 0, max: 2 ** 20, default: 256, help: "requests that may wait" },
+  "max-waiting": { type: "integer", min: 1, max: 2 ** 20, default: 256, help: "requests that may wait" },
   "time-kernels": { type: "boolean", help: "count the time inside kernels, for /v1/stats and graft bench serve" },
   "max-jobs": { type: "integer", min: 1, max: 10_000, default: 16, help: "background jobs that may wait or run" },
   "max-body": { type: "bytes", min: 1024, max: 2 ** 30, default: 64 * 2 ** 20, help: "largest request body" },
