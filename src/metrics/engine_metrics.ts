@@ -38,6 +38,11 @@ const COUNTERS: readonly (readonly [string, string, Reader])[] = [
   ["graft_prefix_cache_hit_requests_total", "Sequences that began with a cached prefix", (s) => s.prefixHits],
   ["graft_prefix_cache_missed_requests_total", "Sequences that began without one", (s) => s.prefixMisses],
   ["graft_prefix_cache_evictions_total", "Kept prefixes dropped for lack of room", (s) => s.prefixEvictions],
+  ["graft_hybrid_loads_total", "Hybrids whose counterparts were read", (s) => s.hybridLoads],
+  ["graft_hybrid_unloads_total", "Hybrids whose counterparts left the memory", (s) => s.hybridUnloads],
+  ["graft_sessions_saved_total", "Prefixes written to the disk", (s) => s.sessions?.saved ?? 0],
+  ["graft_sessions_restored_total", "Prefixes read back from the disk", (s) => s.sessions?.restored ?? 0],
+  ["graft_session_tokens_restored_total", "Tokens of these prefixes", (s) => s.sessions?.restoredTokens ?? 0],
   ["graft_scored_tokens_total", "Tokens scored for evaluation", (s) => s.scoredTokens],
   ["graft_step_seconds_total", "Time spent in steps", (s) => s.stepSeconds],
 ];
@@ -65,6 +70,18 @@ export function engineMetrics(
     labelNames: ["model_name", "result"] as const,
     registers: [registry],
   });
+  const weights = new Gauge({
+    name: "graft_weight_kind_bytes",
+    help: "Bytes of weights in memory: of the checkpoint itself, and of counterparts by variant",
+    labelNames: ["model_name", "kind"] as const,
+    registers: [registry],
+  });
+  const refused = new Counter({
+    name: "graft_sessions_failed_total",
+    help: "Saved prefixes that were not used, by reason",
+    labelNames: ["model_name", "reason"] as const,
+    registers: [registry],
+  });
   const up = new Gauge({ name: "graft_engine_up", help: "Whether the engine's thread lives", ...make });
   const heartbeat = new Gauge({
     name: "graft_engine_heartbeat_age_seconds",
@@ -89,6 +106,11 @@ export function engineMetrics(
     steps = stats;
     for (const { metric, read } of gauges) metric.set(labels, read(stats));
     for (const { metric, read } of counters) setCounter(metric, labels, read(stats));
+    for (const [kind, bytes] of Object.entries(stats.weightBytesByKind)) weights.set({ ...labels, kind }, bytes);
+    refused.reset();
+    for (const [reason, count] of Object.entries(stats.sessions?.failed ?? {})) {
+      refused.inc({ ...labels, reason }, count);
+    }
     outcomes.reset();
     for (const [result, count] of Object.entries(stats.prefixOutcomes)) outcomes.inc({ ...labels, result }, count);
     finished.reset();

@@ -51,6 +51,9 @@ test("a hybrid is loaded and unloaded by name, and shows where its weights are",
   const two = await show("two");
   expect(two).toMatchObject({ residence: "unloaded", loaded_bytes: loaded.loaded_bytes });
   expect(two.counterpart_bytes).toBe(2 * loaded.counterpart_bytes);
+  const metrics = await (await server.get("/metrics")).text();
+  expect(metrics).toContain(`graft_weight_kind_bytes{model_name="tiny",kind="gla"} ${loaded.loaded_bytes}\n`);
+  expect(metrics).toContain('graft_hybrid_loads_total{model_name="tiny"} 1\n');
   expect(await json<Hybrid>(await post("tiny:one/unload"))).toMatchObject({ residence: "unloaded", loaded_bytes: 0 });
   expect((await post("one/unload")).status).toBe(200);
   expect(await json<Hybrid>(await post("base/load"))).toMatchObject({ residence: "loaded", counterpart_bytes: 0 });
