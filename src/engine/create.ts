@@ -13,6 +13,7 @@ import type { ResidencyLimits } from "./residency.ts";
 import { type LogitsTap, Runner } from "./runner.ts";
 import { Scheduler } from "./scheduler.ts";
 import { SessionStore } from "./sessions/session_store.ts";
+import { plausibleStateBytes } from "./state_needs.ts";
 import type { EngineInfo, EngineOptions } from "./types.ts";
 
 const GIB = 2 ** 30;
@@ -58,7 +59,9 @@ export function createEngine(
   const pageBytes = info.pageSize * kvBytesPerToken;
   const numPages = numFull === 0 ? 0 : Math.max(1, Math.floor(kvBytes(options, info, numFull, pageBytes) / pageBytes));
   const stateDtype = options.stateDtype ?? "f32";
-  const numStateFloats = Math.floor(stateBytes(options, own, stateDtype) / 4);
+  // Room for the states of all sequences, and for as many kept for later requests.
+  const plausible = 2 * info.maxSequences * plausibleStateBytes(ops, config, stateDtype);
+  const numStateFloats = Math.floor(stateBytes(options, own, stateDtype, plausible) / 4);
   const snapshotTokens = bounded("snapshotTokens", options.snapshotTokens ?? 512, 1, 2 ** 24);
   const sharing = {
     pageBytes,
@@ -139,12 +142,12 @@ export function keepAliveMs(seconds: number): number {
   return 1000 * bounded("keepAliveSeconds", seconds, 0, 2 ** 31);
 }
 
-/** Hybrids come later and their needs are unknown, so this is a share of the machine; untouched memory costs nothing. */
-function stateBytes(options: EngineOptions, own: readonly TokenMixer[], dtype: StateDtype): number {
+/** Hybrids come later, so what they plausibly need, within a share of the machine; untouched memory costs nothing. */
+function stateBytes(options: EngineOptions, own: readonly TokenMixer[], dtype: StateDtype, plausible: number): number {
   if (options.stateBytes !== undefined) return bounded("stateBytes", options.stateBytes, 0, 2 ** 42);
   const linear = own.filter((mixer) => mixer.kind !== "full_attention");
   const one = 4 * sum(linear.map((mixer) => slotShape(mixer, dtype).floats));
-  return Math.max(one, Math.min(totalmem() / 16, GIB));
+  return Math.max(one, Math.min(Math.max(plausible, 2 * one), totalmem() / 16, GIB));
 }
 
 function bounded(name: string, value: number, min: number, max: number): number {

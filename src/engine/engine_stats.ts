@@ -20,6 +20,8 @@ export function engineStats(
   }
   const { hit, disabled } = sharing.outcomes;
   const began = Object.values(sharing.outcomes).reduce((sum, count) => sum + count, 0);
+  const stateBytes = 4 * (states.floatsUsed - sharing.cache.stateFloats);
+  const convBytes = 4 * scheduler.running.reduce((sum, { hybrid }) => sum + hybrid.convFloats, 0);
   return {
     ...counters,
     ...(kernelClock === null ? {} : { kernelSeconds: kernelClock.seconds }),
@@ -30,7 +32,9 @@ export function engineStats(
     preemptions: scheduler.numPreemptions,
     kvBytesUsed: pages.numUsed * pageBytes,
     kvBytesTotal: pages.numPages * pageBytes,
-    stateBytesUsed: 4 * (states.floatsUsed - sharing.cache.stateFloats),
+    stateBytesUsed: stateBytes,
+    recurrentBytesUsed: stateBytes - convBytes,
+    convBytesUsed: convBytes,
     stateBytesTotal: 4 * states.numFloats,
     prefixHits: hit,
     prefixMisses: began - hit - disabled,

@@ -33,6 +33,9 @@ export interface Hybrid {
   readonly stateOrdinal: readonly number[];
   /** One entry per linear layer, in layer order. */
   readonly slots: readonly StateSlotShape[];
+  /** Floats of all slots, and those of them that hold convolution windows. */
+  readonly slotFloats: number;
+  readonly convFloats: number;
 }
 
 /** The slot of one linear mixer whose recurrent states are of that type. */
@@ -60,7 +63,22 @@ export function makeHybrid(
     stateOrdinal.push(full ? -1 : slots.length);
     if (!full) slots.push(slotShape(mixer, stateDtype));
   }
-  return { name, serial, identity: identityOf(mixers), layers, mixers, numFull, kvOrdinal, stateOrdinal, slots };
+  const identity = identityOf(mixers);
+  const slotFloats = slots.reduce((sum, { floats }) => sum + floats, 0);
+  const convFloats = slots.reduce((sum, { floats, convOffset }) => sum + floats - convOffset, 0);
+  return {
+    name,
+    serial,
+    identity,
+    layers,
+    mixers,
+    numFull,
+    kvOrdinal,
+    stateOrdinal,
+    slots,
+    slotFloats,
+    convFloats,
+  };
 }
 
 const mixerIds = new WeakMap<TokenMixer, number>();
@@ -83,7 +101,7 @@ export function hybridInfo(hybrid: Hybrid, kvBytes: number, residence: Residence
     layers: hybrid.layers,
     numLinear: hybrid.slots.length,
     kvBytesPerToken: hybrid.numFull * kvBytes,
-    stateBytes: hybrid.slots.reduce((sum, slot) => sum + 4 * slot.floats, 0),
+    stateBytes: 4 * hybrid.slotFloats,
     residence,
   };
 }

@@ -133,7 +133,7 @@ export class HybridRegistry {
   #store(name: string, layers: readonly (Variant | null)[], mixers: readonly TokenMixer[]): Hybrid {
     const hybrid = makeHybrid(name, this.#serial++, [...layers], mixers, this.#states.dtype);
     if (!StatePool.fits(this.#states.numFloats, hybrid.slots)) {
-      const bytes = hybrid.slots.reduce((sum, slot) => sum + 4 * slot.floats, 0);
+      const bytes = 4 * hybrid.slotFloats;
       refuse(`one sequence needs ${bytes} bytes of state, the engine has ${4 * this.#states.numFloats}`);
     }
     this.#hybrids.set(name, hybrid);

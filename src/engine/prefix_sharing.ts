@@ -237,8 +237,7 @@ export class PrefixSharing {
 
   /** Drops what the cache keeps only where the slots can then be had, but for scattered free room. */
   #takeSlots(hybrid: Hybrid, slots: number[], pinned: Snapshot | null): boolean {
-    const needed = hybrid.slots.reduce((sum, { floats }) => sum + floats, 0);
-    if (needed > this.#states.numFloats - this.#states.floatsUsed + this.cache.stateFloats) return false;
+    if (hybrid.slotFloats > this.#states.numFloats - this.#states.floatsUsed + this.cache.stateFloats) return false;
     while (!this.#states.takeAll(hybrid.slots, slots)) if (!this.cache.evict(pinned)) return false;
     return true;
   }

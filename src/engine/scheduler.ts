@@ -2,7 +2,6 @@
 // arrival, preemption by recomputation when room runs out. A pure state machine over sequences, the two pools and shared prefixes.
 import { CapacityError } from "../errors.ts";
 import { type Batch, type Chunk, makeBatch, makeChunk } from "./batch.ts";
-import type { Hybrid } from "./hybrid.ts";
 import { OrderedList } from "./ordered_list.ts";
 import { PagePool } from "./page_pool.ts";
 import { PrefillPacer } from "./prefill_pacer.ts";
@@ -57,6 +56,10 @@ export class Scheduler {
 
   get numPreemptions(): number {
     return this.#preemptions;
+  }
+
+  get running(): readonly Sequence[] {
+    return this.#running.items;
   }
 
   /** All sequences that have not ended: the running, then the waiting, each by priority and arrival. */
@@ -226,9 +229,9 @@ export class Scheduler {
       const other = this.#running.items[i]!;
       if (other.priority <= priority) break;
       pages += other.pages.length;
-      if (other.stateSlots.length > 0) floats += floatsOf(other.hybrid);
+      if (other.stateSlots.length > 0) floats += other.hybrid.slotFloats;
     }
-    return found > 0 && pages >= numPages && floats >= floatsOf(hybrid);
+    return found > 0 && pages >= numPages && floats >= hybrid.slotFloats;
   }
 
   /** Tokens of a sequence's next chunk. */
@@ -294,9 +297,4 @@ function decodes({ score, numPending, numComputed, numPrompt }: Sequence): boole
 function remove(list: OrderedList<Sequence>, sequence: Sequence): void {
   if (list.remove(sequence)) return;
   throw new Error(`Broken scheduler: sequence ${sequence.id} is not where its status says`);
-}
-
-/** Of the states of one sequence. */
-function floatsOf({ slots }: Hybrid): number {
-  return slots.reduce((sum, { floats }) => sum + floats, 0);
 }

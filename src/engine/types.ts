@@ -243,6 +243,9 @@ export interface EngineStats {
   kvBytesTotal: number;
   stateBytesUsed: number;
   stateBytesTotal: number;
+  /** What stateBytesUsed consists of. */
+  recurrentBytesUsed: number;
+  convBytesUsed: number;
   /** Generations that began with a cached prefix, or without one. */
   prefixHits: number;
   prefixMisses: number;
@@ -285,7 +288,10 @@ export interface EngineOptions {
    * memory and 2 GiB.
    */
   kvBytes?: number;
-  /** Budget of the recurrent and convolution states; default: a sixteenth of the machine's memory, at most 1 GiB. */
+  /**
+   * Budget of the recurrent and convolution states; default: twice what maxSequences of linear layers need, at most a
+   * sixteenth of the machine's memory and 1 GiB.
+   */
   stateBytes?: number;
   /** Token rows of one step (default 512). */
   maxBatchTokens?: number;

@@ -20,6 +20,8 @@ const GAUGES: readonly (readonly [string, string, Reader])[] = [
   ],
   ["graft_state_bytes", "Bytes of recurrent and convolution states in use", (s) => s.stateBytesUsed],
   ["graft_state_total_bytes", "Bytes of all recurrent and convolution states", (s) => s.stateBytesTotal],
+  ["graft_recurrent_state_bytes", "Bytes of recurrent states in use", (s) => s.recurrentBytesUsed],
+  ["graft_conv_state_bytes", "Bytes of convolution states in use", (s) => s.convBytesUsed],
   ["graft_prefix_cache_bytes", "Bytes of KV pages and states kept for later requests", (s) => s.prefixBytes],
   ["graft_prefix_cache_snapshots", "Prefixes kept for later requests", (s) => s.prefixSnapshots],
   ["graft_weight_bytes", "Bytes of weights in memory", (s) => s.weightBytes],

@@ -130,6 +130,12 @@ describe("Engine", () => {
     engine.step();
     const { kvBytesUsed, stateBytesUsed } = engine.stats();
     expect([kvBytesUsed, stateBytesUsed]).toEqual([0, 128]);
+    engine.addPool(toyPool("gdn", 2, 10));
+    engine.registerHybrid({ name: "conv", layers: ["gdn", null] });
+    engine.add({ hybrid: "conv", promptIds: [1], maxTokens: 3 });
+    engine.step();
+    const { recurrentBytesUsed, convBytesUsed } = engine.stats();
+    expect([recurrentBytesUsed, convBytesUsed]).toEqual([128 + 64, 64]);
   });
 
   test("generate() and score() take lists longer than the queue and refuse an engine in use", () => {

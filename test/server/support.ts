@@ -249,6 +249,8 @@ export class FakeEngine implements EngineClient {
       kvBytesTotal: 100,
       stateBytesUsed: 0,
       stateBytesTotal: 0,
+      recurrentBytesUsed: 0,
+      convBytesUsed: 0,
       prefixHits: 3,
       prefixMisses: 4,
       prefixOutcomes: { hit: 3, cold: 1, other_hybrid: 1, no_state: 1, evicted: 1, too_short: 0, disabled: 0 },
