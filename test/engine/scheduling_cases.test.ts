@@ -146,7 +146,8 @@ class Case {
     }
     if (usage.completionTokens !== tokens.length - usage.promptTokens) throw new Error(`Usage of ${id} is wrong`);
     this.checkCached(id, usage.cachedTokens, one);
-    if ((finishReason === null) !== (event.timings === undefined)) throw new Error("Timings belong to the last event");
+    const timed = finishReason !== null || usage.completionTokens === 1;
+    if (timed !== (event.timings !== undefined)) throw new Error("Timings belong to the first and the last event");
     this.log.push(`${id}:${event.tokenIds.length}:${finishReason}`);
     if (finishReason === null) return;
     one.ended = true;
