@@ -1,5 +1,6 @@
-// Builds the kernel libraries into build/kernels with g++, recompiling only what changed.
-//   bun kernels/build.ts [reference|avx2|avx512|avx512_bf16|all] [--sanitize]
+// Builds the kernel libraries into build/kernels with g++ (cuda: nvcc), recompiling only what changed.
+//   bun kernels/build.ts [reference|avx2|avx512|avx512_bf16|simt|cuda|all] [--sanitize]
+// simt is kernels/cuda compiled for the emulator in kernels/simt. all: everything but cuda.
 // --sanitize adds AddressSanitizer and UndefinedBehaviorSanitizer and writes to build/kernels-sanitize.
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
@@ -9,23 +10,32 @@ import { dirname, join } from "node:path";
 const root = dirname(import.meta.dir);
 const kernels = join(root, "kernels");
 
-/** Library name -> source folder and target flags. */
-export const targets = {
-  reference: { folder: "reference", flags: ["-march=x86-64"] },
-  avx2: { folder: "cpu", flags: ["-march=x86-64-v3"] },
-  avx512: { folder: "cpu", flags: ["-march=x86-64-v4"] },
-  avx512_bf16: { folder: "cpu", flags: ["-march=x86-64-v4", "-mavx512bf16"] },
+const host = (march: string, ...flags: string[]) => [`-march=${march}`, ...flags];
+
+/** Flags of the libraries whose sources are plain C++: folder and instruction set. */
+const hostTargets = {
+  reference: { folder: "reference", flags: host("x86-64") },
+  avx2: { folder: "cpu", flags: host("x86-64-v3") },
+  avx512: { folder: "cpu", flags: host("x86-64-v4") },
+  avx512_bf16: { folder: "cpu", flags: host("x86-64-v4", "-mavx512bf16") },
 } as const;
+/** Every library; cuda needs nvcc. */
+export const targetNames = ["reference", "avx2", "avx512", "avx512_bf16", "simt", "cuda"] as const;
 /** Name of a library. */
-export type Target = keyof typeof targets;
+export type Target = (typeof targetNames)[number];
 
 /** File name of a library. */
 export function libraryFile(target: Target): string {
-  return target === "reference" ? "libgraft_reference.so" : `libgraft_cpu_${target}.so`;
+  const cpu = target === "avx2" || target === "avx512" || target === "avx512_bf16";
+  return `libgraft_${cpu ? "cpu_" : ""}${target}.so`;
 }
 
-const common = [
-  "-std=c++20",
+const language = ["-std=c++20"];
+const includes = [`-I${join(kernels, "include")}`, `-I${join(kernels, "common")}`];
+const warnings = ["-Wall", "-Wextra", "-Werror"];
+const gcc = [
+  "g++",
+  ...language,
   "-O3",
   "-g1",
   "-fPIC",
@@ -33,22 +43,83 @@ const common = [
   "-ffp-contract=off",
   "-fno-math-errno",
   "-fno-trapping-math",
-  "-Wall",
-  "-Wextra",
-  "-Werror",
+  ...warnings,
   "-pthread",
-  `-I${join(kernels, "include")}`,
-  `-I${join(kernels, "common")}`,
+  ...includes,
 ];
+const simtIncludes = [`-I${join(kernels, "simt")}`, `-I${join(kernels, "cuda")}`];
+// The hooks of -fsanitize=thread are the emulator's own (kernels/simt/access.cpp), so its library is not linked.
+const emulated = [
+  "-x",
+  "c++",
+  "-include",
+  join(kernels, "simt", "simt.h"),
+  "-fsanitize=thread",
+  "-Wno-unknown-pragmas",
+];
+const simt = [...gcc, "-O2", "-ftls-model=initial-exec", ...simtIncludes];
+const nvcc = [
+  "nvcc",
+  ...language,
+  "-O3",
+  "-gencode=arch=compute_80,code=sm_80",
+  "-gencode=arch=compute_90a,code=sm_90a",
+  "-gencode=arch=compute_90,code=compute_90",
+  "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-Wextra,-Werror",
+  "-Werror=all-warnings",
+  "--expt-relaxed-constexpr",
+  ...includes,
+];
+
+/** Source files of one folder and the command that compiles them. */
+interface Part {
+  readonly folder: string;
+  readonly extension: ".cpp" | ".cu";
+  readonly compiler: readonly string[];
+}
+
+interface Plan {
+  readonly parts: readonly Part[];
+  /** Folders whose headers every object depends on. */
+  readonly headers: readonly string[];
+  readonly link: readonly string[];
+}
+
+const linkHost = ["g++", "-shared", "-pthread", "-Wl,--no-undefined"];
+
+function planOf(target: Target, extra: readonly string[]): Plan {
+  if (target === "cuda") {
+    const parts: Part[] = [
+      { folder: "cuda", extension: ".cu", compiler: nvcc },
+      { folder: "common/status.cpp", extension: ".cpp", compiler: gcc },
+    ];
+    return { parts, headers: ["include", "common", "cuda"], link: ["nvcc", "-shared", "-cudart", "static"] };
+  }
+  if (target === "simt") {
+    const parts: Part[] = [
+      { folder: "cuda", extension: ".cu", compiler: [...simt, ...emulated] },
+      { folder: "simt", extension: ".cu", compiler: [...simt, ...emulated] },
+      { folder: "simt", extension: ".cpp", compiler: simt },
+      { folder: "common/status.cpp", extension: ".cpp", compiler: gcc },
+    ];
+    return { parts, headers: ["include", "common", "cuda", "simt"], link: linkHost };
+  }
+  const { folder, flags } = hostTargets[target];
+  const compiler = [...gcc, ...flags, ...extra];
+  const parts: Part[] = ["common", folder].map((name) => ({ folder: name, extension: ".cpp", compiler }));
+  return { parts, headers: ["include", "common", folder], link: [...linkHost, ...extra] };
+}
 
 async function run(command: string[]): Promise<void> {
   const child = Bun.spawn(command, { stdout: "inherit", stderr: "inherit" });
   if ((await child.exited) !== 0) throw new Error(`Cannot compile: ${command.join(" ")}`);
 }
 
-function sourcesIn(folder: string): string[] {
+/** The files of a folder, or the one file that a part names. */
+function sourcesOf({ folder, extension }: Part): string[] {
+  if (folder.endsWith(extension)) return [join(kernels, folder)];
   return readdirSync(join(kernels, folder))
-    .filter((name) => name.endsWith(".cpp"))
+    .filter((name) => name.endsWith(extension))
     .map((name) => join(kernels, folder, name))
     .sort();
 }
@@ -58,9 +129,9 @@ function inRoot(text: string): string {
   return text.replaceAll(`${root}/`, "");
 }
 
-function hashOfHeaders(folder: string): string {
+function hashOfHeaders(folders: readonly string[]): string {
   const hash = createHash("sha256");
-  for (const dir of ["include", "common", folder]) {
+  for (const dir of folders) {
     for (const name of readdirSync(join(kernels, dir)).sort()) {
       if (name.endsWith(".h")) hash.update(readFileSync(join(kernels, dir, name)));
     }
@@ -74,14 +145,15 @@ interface Job {
   stamp: string;
 }
 
-function compileJobs(target: Target, outDir: string, extra: string[]): { objects: string[]; jobs: Job[] } {
-  const { folder, flags } = targets[target];
-  const headers = hashOfHeaders(folder);
+function compileJobs(target: Target, outDir: string, extra: string[]): { objects: string[]; jobs: Job[]; plan: Plan } {
+  const plan = planOf(target, extra);
+  const headers = hashOfHeaders(plan.headers);
   const objects: string[] = [];
   const jobs: Job[] = [];
-  for (const source of [...sourcesIn("common"), ...sourcesIn(folder)]) {
+  const sources = plan.parts.flatMap((part) => sourcesOf(part).map((source) => ({ source, compiler: part.compiler })));
+  for (const { source, compiler } of sources) {
     const object = join(outDir, "obj", target, `${source.slice(kernels.length + 1).replaceAll("/", "_")}.o`);
-    const command = ["g++", ...common, ...flags, ...extra, "-c", source, "-o", object];
+    const command = [...compiler, "-c", source, "-o", object];
     const stamp = createHash("sha256")
       .update(headers)
       .update(readFileSync(source))
@@ -91,13 +163,16 @@ function compileJobs(target: Target, outDir: string, extra: string[]): { objects
     const old = existsSync(`${object}.stamp`) && existsSync(object) ? readFileSync(`${object}.stamp`, "utf8") : "";
     if (old !== stamp) jobs.push({ object, command, stamp });
   }
-  return { objects, jobs };
+  return { objects, jobs, plan };
 }
 
-/** Builds the given libraries and returns their paths. @throws if g++ is missing or a source does not compile. */
+/** Builds the given libraries and returns their paths. @throws if a compiler is missing or a source does not compile. */
 export async function buildKernels(which: readonly Target[], options: { sanitize?: boolean } = {}): Promise<string[]> {
   if (Bun.which("g++") === null) {
     throw new Error("Cannot build the kernels: g++ is not installed; install it (Debian: apt-get install g++)");
+  }
+  if (which.includes("cuda") && Bun.which("nvcc") === null) {
+    throw new Error("Cannot build the CUDA kernels: nvcc is not on the PATH; install the CUDA toolkit");
   }
   const outDir = join(root, "build", options.sanitize ? "kernels-sanitize" : "kernels");
   const extra = options.sanitize ? ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"] : [];
@@ -112,14 +187,14 @@ export async function buildKernels(which: readonly Target[], options: { sanitize
   };
   await Promise.all(Array.from({ length: availableParallelism() }, worker));
   const paths: string[] = [];
-  for (const { target, objects } of plans) {
+  for (const { target, objects, plan } of plans) {
     const path = join(outDir, libraryFile(target));
     // With their stamps: a run that failed elsewhere may have compiled some of them and linked nothing.
     const list = objects.map((object) => `${inRoot(object)} ${readFileSync(`${object}.stamp`, "utf8")}`).join("\n");
     const known = existsSync(`${path}.objects`) ? readFileSync(`${path}.objects`, "utf8") : "";
     if (!existsSync(path) || known !== list) {
       const temporary = `${path}.${process.pid}.tmp`;
-      await run(["g++", "-shared", "-pthread", ...extra, "-Wl,--no-undefined", ...objects, "-o", temporary]);
+      await run([...plan.link, ...objects, "-o", temporary]);
       renameSync(temporary, path);
       writeFileSync(`${path}.objects`, list);
     }
@@ -131,10 +206,11 @@ export async function buildKernels(which: readonly Target[], options: { sanitize
 if (import.meta.main) {
   const args = process.argv.slice(2);
   const names = args.filter((a) => !a.startsWith("--"));
-  const all = Object.keys(targets) as Target[];
+  const all = targetNames.filter((name) => name !== "cuda");
   const which = names.length === 0 || names.includes("all") ? all : (names as Target[]);
   for (const name of which) {
-    if (!(name in targets)) throw new Error(`Unknown kernel library "${name}": known are ${all.join(", ")}, all`);
+    if (targetNames.includes(name)) continue;
+    throw new Error(`Unknown kernel library "${name}": known are ${targetNames.join(", ")}, all`);
   }
   try {
     for (const path of await buildKernels(which, { sanitize: args.includes("--sanitize") })) console.log(path);

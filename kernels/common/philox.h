@@ -5,7 +5,7 @@
 namespace graft {
 
 /// A number in [0, 1) with 53 random bits, from the seed of a request, the choice and the position of the token.
-inline double uniform(uint32_t seed_lo, uint32_t seed_hi, uint32_t choice, uint32_t position) {
+constexpr double uniform(uint32_t seed_lo, uint32_t seed_hi, uint32_t choice, uint32_t position) {
   uint32_t c[4] = {position, choice, 0, 0}, k0 = seed_lo, k1 = seed_hi;
   for (int round = 0; round < 10; round++) {
     const uint64_t a = uint64_t(0xD2511F53u) * c[0], b = uint64_t(0xCD9E8D57u) * c[2];

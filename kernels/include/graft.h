@@ -1,10 +1,12 @@
 /* graft.h: the C ABI between the TypeScript that conducts and the kernels that compute.
  *
- * Every kernel library (kernels/reference, kernels/cpu) exports all of it. Rules that hold for each function:
+ * Every kernel library (kernels/reference, kernels/cpu, kernels/cuda) exports all of it; kernels/cuda answers training
+ * ops with GRAFT_UNSUPPORTED. Rules that hold for each function:
  *  - Arguments come in the order outputs, inputs, weights, sizes, scalars.
  *  - Pointers name memory from graft_alloc unless a name ends in _host. Matrices are row-major and dense.
  *  - An op returns 0, or a non-zero status after which graft_last_error() says why. It never exits, prints,
- *    keeps a pointer, or writes outside its outputs.
+ *    keeps a pointer, or writes outside its outputs. On a CUDA device, where ops are queued, what is wrong with the
+ *    contents of integer arrays (ids, slots, positions) shows at the next graft_download.
  *  - Activations, gradients, norm weights and biases are float32. Linear weights, embeddings and the KV cache are
  *    float32 or bfloat16 (graft_dtype). With bfloat16 linear weights the input row is rounded to bfloat16
  *    (nearest even) before the products; sums are float32.

@@ -1,0 +1,75 @@
+// Start-up, and what the device says of itself.
+#include <cstdio>
+#include <cstring>
+
+#include "device.h"
+
+namespace graft::gpu {
+int32_t open();
+namespace {
+
+int32_t write_json(char* json, int32_t capacity, const char* text, int length) {
+  GRAFT_CHECK(json && capacity > 0, "Cannot describe the device: no buffer");
+  GRAFT_CHECK(length < capacity, "Cannot describe the device: %d bytes given, %d needed", capacity, length + 1);
+  std::memcpy(json, text, length + 1);
+  return GRAFT_OK;
+}
+
+}  // namespace
+}  // namespace graft::gpu
+
+using namespace graft::gpu;
+
+#if defined(GRAFT_SIMT)
+
+extern "C" int32_t graft_init(int32_t num_threads) {
+  GRAFT_CHECK(num_threads >= 0 && num_threads <= 256, "Cannot start: %d threads asked for, expected 0 to 256",
+              num_threads);
+  return open();
+}
+
+extern "C" int32_t graft_device_info(char* json_host, int32_t capacity) {
+  const char text[] =
+      R"({"name":"emulated device","backend":"simt","isa":"simt","threads":1,"features":[],"memory":0})";
+  return write_json(json_host, capacity, text, sizeof text - 1);
+}
+
+#else
+
+extern "C" int32_t graft_init(int32_t) {
+  int count = 0;
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (error == cudaErrorInsufficientDriver)
+    return graft::fail(GRAFT_UNSUPPORTED, "Cannot use CUDA: the driver is older than this build needs (CUDA %d.%d)",
+                       CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
+  if (error != cudaSuccess || count == 0)
+    return graft::fail(
+        GRAFT_UNSUPPORTED, "Cannot use CUDA: %s",
+        error == cudaSuccess || error == cudaErrorNoDevice ? "there is no device" : cudaGetErrorString(error));
+  cudaDeviceProp device;
+  if (cudaGetDeviceProperties(&device, 0) != cudaSuccess)
+    return graft::fail(GRAFT_DEVICE, "Cannot use CUDA: the device does not answer");
+  if (device.major < 8)
+    return graft::fail(GRAFT_UNSUPPORTED, "Cannot use %s: compute capability %d.%d, expected 8.0 or newer", device.name,
+                       device.major, device.minor);
+  return open();
+}
+
+extern "C" int32_t graft_device_info(char* json_host, int32_t capacity) {
+  cudaDeviceProp device;
+  int driver = 0;
+  size_t unused = 0, total = 0;
+  cudaDriverGetVersion(&driver);
+  if (cudaGetDeviceProperties(&device, 0) != cudaSuccess || cudaMemGetInfo(&unused, &total) != cudaSuccess)
+    return graft::fail(GRAFT_DEVICE, "Cannot describe the device: it does not answer");
+  char text[640];
+  const int length =
+      snprintf(text, sizeof text,
+               R"({"name":"%s","backend":"cuda","isa":"sm_%d%d","threads":%d,"features":["driver %d.%d"],)"
+               R"("memory":%llu,"free":%llu})",
+               device.name, device.major, device.minor, device.multiProcessorCount, driver / 1000, driver % 1000 / 10,
+               (unsigned long long)total, (unsigned long long)unused);
+  return write_json(json_host, capacity, text, length);
+}
+
+#endif

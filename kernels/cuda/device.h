@@ -1,0 +1,187 @@
+// What every .cu file stands on: launching, statuses, bfloat16, warp sums, and the instructions that C++ has no words
+// for. nvcc compiles it for the device; with g++ kernels/simt/simt.h stands in for the language.
+#pragma once
+#if !defined(GRAFT_SIMT)
+#include <cuda_runtime.h>
+#endif
+#include <cstdint>
+
+#include "graft.h"
+#include "status.h"
+
+namespace graft::gpu {
+
+constexpr unsigned kWarp = 32, kAll = 0xffffffffu;
+
+/// The one stream that all work of this process goes through.
+cudaStream_t stream();
+
+/// What a kernel has to say against its arguments, read by the host after it.
+enum Complaint : int32_t { kNone = 0, kIndex, kPosition, kNotANumber, kRows };
+struct Report {
+  int32_t complaint, row, value, limit;
+};
+/// Where kernels leave it: memory that host and device share.
+Report* report();
+
+/// The status of what was launched last: GRAFT_OK, or the launch's error. A kernel's own complaint shows at the next
+/// wait() on a device, at once in the emulator.
+int32_t launched(const char* op);
+/// Waits for all that was launched. GRAFT_INVALID with the first complaint where a kernel made one.
+int32_t wait(const char* op);
+
+#if defined(GRAFT_SIMT)
+#define GRAFT_LAUNCH(kernel, grid, block, shared_bytes, ...) \
+  ::simt::launch_kernel(#kernel, kernel, grid, block, shared_bytes, __VA_ARGS__)
+#else
+#define GRAFT_LAUNCH(kernel, grid, block, shared_bytes, ...)                                                     \
+  do {                                                                                                           \
+    if ((shared_bytes) > 48 * 1024)                                                                              \
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)); \
+    kernel<<<grid, block, shared_bytes, ::graft::gpu::stream()>>>(__VA_ARGS__);                                  \
+  } while (0)
+#endif
+
+#if defined(GRAFT_SIMT)
+inline unsigned char* shared_bytes() { return simt::shared_memory(); }
+#else
+extern __shared__ __align__(16) unsigned char dynamic_shared[];
+__device__ __forceinline__ unsigned char* shared_bytes() { return dynamic_shared; }
+#endif
+/// The block's dynamic shared memory; every kernel lays it out itself.
+template <class T>
+__device__ __forceinline__ T* shared() {
+  return reinterpret_cast<T*>(shared_bytes());
+}
+
+/// Says once what is wrong with row `row`; the first complaint stays.
+__device__ inline void complain(Report* report, Complaint complaint, int32_t row, int32_t value, int32_t limit) {
+  if (atomicCAS(&report->complaint, kNone, static_cast<int>(complaint)) != kNone) return;
+  report->row = row;
+  report->value = value;
+  report->limit = limit;
+}
+
+// ---- bfloat16 ----
+__device__ __forceinline__ float to_float(uint16_t x) { return __uint_as_float(static_cast<uint32_t>(x) << 16); }
+__device__ __forceinline__ float low_float(uint32_t pair) { return __uint_as_float(pair << 16); }
+__device__ __forceinline__ float high_float(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
+/// Nearest even; NaN stays NaN.
+__device__ __forceinline__ uint16_t to_bf16(float x) {
+  const uint32_t bits = __float_as_uint(x);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x40);
+  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16);
+}
+/// Two numbers in one register, the first in the low half.
+__device__ __forceinline__ uint32_t to_bf16_pair(float low, float high) {
+#if defined(GRAFT_SIMT)
+  return to_bf16(low) | static_cast<uint32_t>(to_bf16(high)) << 16;
+#else
+  uint32_t pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+#endif
+}
+
+// ---- a warp together: every lane gets the same bits, because addition of two numbers commutes ----
+__device__ __forceinline__ float warp_sum(float x) {
+  for (int with = 16; with > 0; with /= 2) x += __shfl_xor_sync(kAll, x, with);
+  return x;
+}
+__device__ __forceinline__ float warp_max(float x) {
+  for (int with = 16; with > 0; with /= 2) x = fmaxf(x, __shfl_xor_sync(kAll, x, with));
+  return x;
+}
+
+/// The sum over all threads of a block, the same bits in each; `scratch` holds one float per warp and is free again
+/// after the next barrier.
+__device__ inline float block_sum(float x, float* scratch) {
+  const unsigned warp = threadIdx.x / kWarp, warps = blockDim.x / kWarp;
+  x = warp_sum(x);
+  if (threadIdx.x % kWarp == 0) scratch[warp] = x;
+  __syncthreads();
+  float sum = 0;
+  for (unsigned w = 0; w < warps; w++) sum += scratch[w];
+  return sum;
+}
+
+// ---- tensor cores and asynchronous copies ----
+/// d += a b of one warp: m16n8k16, bfloat16 in, float out; fragments as in the PTX manual.
+__device__ __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+#if defined(GRAFT_SIMT)
+  simt::mma_bf16(d, a, b);
+#else
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#endif
+}
+
+/// Four 8 x 8 matrices of bfloat16 from shared memory; lane l names row l % 8 of matrix l / 8, 16 bytes. Lane l then
+/// holds elements 2 (l % 4) and the next of row l / 4 of each; transposed: of column l / 4.
+template <bool Transposed>
+__device__ __forceinline__ void load_matrices(uint32_t (&r)[4], const void* row) {
+#if defined(GRAFT_SIMT)
+  simt::load_matrix_x4(r, row, Transposed);
+#else
+  const uint32_t from = static_cast<uint32_t>(__cvta_generic_to_shared(row));
+  if constexpr (Transposed)
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(from)
+                 : "memory");
+  else
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(from)
+                 : "memory");
+#endif
+}
+
+/// 16 bytes from global to shared memory, there after copy_wait() and a barrier; zeros where `there` is false.
+__device__ __forceinline__ void copy_async(void* shared, const void* global, bool there = true) {
+#if defined(GRAFT_SIMT)
+  simt::copy_async(shared, global, 16, !there);
+#else
+  const uint32_t to = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(there ? 16 : 0) : "memory");
+#endif
+}
+__device__ __forceinline__ void copy_commit() {
+#if defined(GRAFT_SIMT)
+  simt::copy_commit();
+#else
+  asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+/// Waits until at most `Left` of the thread's committed groups are under way.
+template <int Left>
+__device__ __forceinline__ void copy_wait() {
+#if defined(GRAFT_SIMT)
+  simt::copy_wait(Left);
+#else
+  asm volatile("cp.async.wait_group %0;" ::"n"(Left) : "memory");
+#endif
+}
+
+/// Read once, kept in no cache: weights and states stream past.
+__device__ __forceinline__ uint4 load_streaming(const uint4* p) {
+#if defined(GRAFT_SIMT)
+  return *p;
+#else
+  uint4 v;
+  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(p));
+  return v;
+#endif
+}
+
+/// ceil(a / b) of a launch.
+template <class T>
+__host__ __device__ constexpr T blocks(T a, T b) {
+  return (a + b - 1) / b;
+}
+
+}  // namespace graft::gpu

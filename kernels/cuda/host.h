@@ -1,0 +1,21 @@
+// Sizes of launches and the library's own device memory. Knows no op.
+#pragma once
+#include <cstdint>
+
+#include "device.h"
+
+namespace graft::gpu {
+
+/// Threads of a block that goes over elements.
+constexpr unsigned kThreads = 256;
+
+/// Blocks for n elements, each thread taking several where there are many.
+inline dim3 grid_for(uint64_t n) {
+  const uint64_t wanted = blocks<uint64_t>(n, kThreads);
+  return dim3(static_cast<unsigned>(wanted < 65'536 ? wanted : 65'536));
+}
+
+/// Device memory for one op, valid until the next call; grows as needed. Null where there is none left.
+void* workspace(uint64_t bytes);
+
+}  // namespace graft::gpu

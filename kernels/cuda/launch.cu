@@ -1,0 +1,90 @@
+// The stream, and how what kernels say reaches the caller.
+#include <cstdio>
+
+#include "device.h"
+#if defined(GRAFT_SIMT)
+#include "block.h"
+#endif
+
+namespace graft::gpu {
+namespace {
+
+#if !defined(GRAFT_SIMT)
+cudaStream_t the_stream = nullptr;
+#endif
+Report* the_report = nullptr;
+
+const char* phrase(int32_t complaint) {
+  switch (complaint) {
+    case kIndex:
+      return "row %d names %d, expected 0 to %d";
+    case kPosition:
+      return "sequence %d starts at %d, its slot holds the state at position %d";
+    case kNotANumber:
+      return "row %d: logit %d is not a number (of %d)";
+    default:
+      return "sequence %d has %d rows, expected %d: there are as many rows as sequences";
+  }
+}
+
+int32_t complained(const char* op) {
+  const Report said = *the_report;
+  if (said.complaint == kNone) return GRAFT_OK;
+  *the_report = {};
+  char text[200];
+  snprintf(text, sizeof text, phrase(said.complaint), said.row, said.value, said.limit);
+  return fail(GRAFT_INVALID, "%s: %s", op, text);
+}
+
+}  // namespace
+
+Report* report() { return the_report; }
+
+#if defined(GRAFT_SIMT)
+
+cudaStream_t stream() { return nullptr; }
+
+int32_t open() {
+  if (the_report == nullptr && cudaMalloc(reinterpret_cast<void**>(&the_report), sizeof(Report)) != cudaSuccess)
+    return fail(GRAFT_OUT_OF_MEMORY, "no memory for the device's reports");
+  *the_report = {};
+  return GRAFT_OK;
+}
+
+int32_t launched(const char* op) {
+  const std::string fault = simt::take_fault();
+  if (!fault.empty()) return fail(GRAFT_DEVICE, "%s: %s", op, fault.c_str());
+  return complained(op);
+}
+
+int32_t wait(const char* op) { return launched(op); }
+
+#else
+
+cudaStream_t stream() { return the_stream; }
+
+int32_t open() {
+  if (the_stream != nullptr) return GRAFT_OK;
+  cudaError_t error = cudaStreamCreateWithFlags(&the_stream, cudaStreamNonBlocking);
+  if (error == cudaSuccess)
+    error = cudaHostAlloc(reinterpret_cast<void**>(&the_report), sizeof(Report), cudaHostAllocMapped);
+  if (error != cudaSuccess) return fail(GRAFT_DEVICE, "Cannot open the device: %s", cudaGetErrorString(error));
+  *the_report = {};
+  return GRAFT_OK;
+}
+
+int32_t launched(const char* op) {
+  const cudaError_t error = cudaGetLastError();
+  if (error == cudaSuccess) return GRAFT_OK;
+  return fail(GRAFT_DEVICE, "%s: %s", op, cudaGetErrorString(error));
+}
+
+int32_t wait(const char* op) {
+  const cudaError_t error = cudaStreamSynchronize(the_stream);
+  if (error != cudaSuccess) return fail(GRAFT_DEVICE, "%s: %s", op, cudaGetErrorString(error));
+  return complained(op);
+}
+
+#endif
+
+}  // namespace graft::gpu

@@ -1,0 +1,8 @@
+// Which memory counts as the device's.
+#pragma once
+#include <cstddef>
+
+namespace simt {
+void add_allocation(void* p, size_t bytes);
+void remove_allocation(void* p);
+}  // namespace simt
