@@ -6,7 +6,7 @@ import { type DType, dtypeBytes, dtypeCode } from "../tensor/dtype.ts";
 import { bytesOf, numel, type Tensor } from "../tensor/tensor.ts";
 import type { KernelLibrary } from "./abi.ts";
 import type { KernelClock } from "./kernel_clock.ts";
-import { type Isa, type LibraryOptions, type OpenedLibrary, openKernels } from "./library.ts";
+import { type LibraryOptions, type OpenedLibrary, openKernels } from "./library.ts";
 
 /** Arrays whose bytes can be handed to a kernel as they are. */
 export type HostArray = Float32Array | Int32Array | Uint16Array | Uint8Array | Float64Array | Uint32Array;
@@ -16,7 +16,7 @@ const STAGING_BYTES = 1 << 22;
 /** An opened kernel library and the memory it gives. */
 export class Device implements DeviceMemory {
   readonly symbols: KernelLibrary;
-  readonly isa: Isa;
+  readonly isa: OpenedLibrary["isa"];
   /** sha256 of the kernel library. */
   readonly digest: string;
   /** Time inside kernels, where it is counted. */

@@ -31,8 +31,13 @@ const needs: Readonly<Record<Isa, readonly string[]>> = {
   avx512_bf16: [...AVX512, "avx512_bf16"],
 };
 
+/** A library of another kind of device: a CUDA device, or its emulator, which only tests use. */
+export type DeviceKind = "cuda" | "simt";
+
 /** Which library is opened, and from where. */
 export interface LibraryOptions {
+  /** Absent: the processor. A library of another device is taken from `directory`. */
+  readonly device?: DeviceKind;
   /** Instruction set; absent or "auto": the best this processor has. */
   readonly isa?: Isa | "auto";
   /** Threads of the kernels; absent or 0: one per core. */
@@ -50,7 +55,7 @@ export interface LibraryOptions {
 /** A library after graft_init. */
 export interface OpenedLibrary {
   readonly symbols: KernelLibrary;
-  readonly isa: Isa;
+  readonly isa: Isa | DeviceKind;
   /** sha256 of the library: what it computes may differ from build to build. */
   readonly digest: string;
   /** null unless asked for. */
@@ -71,12 +76,16 @@ export function supportedIsas(): Isa[] {
 
 /** Opens and initialises a library. @throws RequestError for an instruction set the processor lacks. */
 export async function openKernels(options: LibraryOptions = {}): Promise<OpenedLibrary> {
+  if (options.device !== undefined) return start(options.device, deviceLibrary(options.device, options), options);
   const supported = supportedIsas();
   const isa = options.isa === undefined || options.isa === "auto" ? supported.at(-1)! : options.isa;
   if (!supported.includes(isa)) {
     throw new RequestError("unsupported_isa", `Cannot use --isa ${isa}: this processor offers ${supported.join(", ")}`);
   }
-  const path = await libraryPath(isa, options);
+  return start(isa, await libraryPath(isa, options), options);
+}
+
+function start(isa: OpenedLibrary["isa"], path: string, options: LibraryOptions): OpenedLibrary {
   const symbols = open(path);
   const digest = createHash("sha256").update(readFileSync(path)).digest("hex");
   const status = symbols.graft_init(options.threads ?? 0);
@@ -85,6 +94,11 @@ export async function openKernels(options: LibraryOptions = {}): Promise<OpenedL
   if (options.timeKernels !== true) return { symbols, isa, digest, clock: null };
   const clock = { seconds: 0, calls: 0 };
   return { symbols: timedLibrary(symbols, clock), isa, digest, clock };
+}
+
+function deviceLibrary(device: DeviceKind, { directory }: LibraryOptions): string {
+  if (directory !== undefined) return join(directory, `libgraft_${device}.so`);
+  throw new RequestError("kernel_library", `Cannot use ${device}: name the folder of its library`);
 }
 
 /** @throws RequestError, with the way out where the system refuses the file */

@@ -13,7 +13,7 @@ import type { Engine } from "../../src/engine/engine.ts";
 import type { GenerateRequest, ScoreRequest } from "../../src/engine/types.ts";
 import type { Ops } from "../../src/ops/ops.ts";
 import { goldenDir } from "../support/golden.ts";
-import { isas, opsOf } from "../support/kernels.ts";
+import { forwardLibraries, opsOf } from "../support/kernels.ts";
 import { Random } from "./random.ts";
 
 const VARIANTS = ["gla", "gdn", "jet"] as const;
@@ -70,7 +70,7 @@ class Witness {
   }
 }
 
-for (const isa of isas) {
+for (const isa of forwardLibraries) {
   describe.skipIf(skip)(`exactness on ${isa}`, () => {
     const witness = new Witness();
     const outputs = new Map<string, string>();
@@ -145,7 +145,7 @@ for (const isa of isas) {
     function run(seed: number): void {
       const random = new Random(seed);
       ops.setThreads(random.between(1, 2));
-      const kind = random.pick(Object.keys(KINDS));
+      const kind = isa === "simt" ? "narrow" : random.pick(Object.keys(KINDS));
       const histories = new Map<number, { key: string; tokens: number[] }>();
       const engine = open(random, kind, histories);
       const results = new Map<number, string>();
@@ -230,9 +230,12 @@ for (const isa of isas) {
     }
 
     test("random load gives the same bytes for the same history", () => {
-      const numRuns = Number(process.env.GRAFT_EXACTNESS_RUNS ?? 40);
+      // The emulator is a thousand times slower.
+      const emulated = isa === "simt";
+      const numRuns = Number(process.env.GRAFT_EXACTNESS_RUNS ?? (emulated ? 2 : 40));
       fc.assert(fc.property(fc.integer(), run), { seed: Number(process.env.GRAFT_SEED ?? 20260720), numRuns });
       expect(witness.numChecked).toBeGreaterThan(numRuns * 10);
+      if (emulated) return;
       expect(preemptions).toBeGreaterThan(0);
       expect(hits).toBeGreaterThan(numRuns);
       expect(evictions).toBeGreaterThan(0);

@@ -7,7 +7,7 @@ import type { Ops } from "../../src/ops/ops.ts";
 import { Arena } from "../../src/tensor/arena.ts";
 import { type Golden, goldenDir, goldenFiles, relativeError } from "../support/golden.ts";
 import { GoldenAttention, goldenLinear, goldenShape, goldenTrainableLinear } from "../support/golden_layers.ts";
-import { isas, opsOf } from "../support/kernels.ts";
+import { forwardLibraries, isas, opsOf } from "../support/kernels.ts";
 import { createRows } from "../support/rows.ts";
 import { MixerHost, type Segment } from "../support/run_mixer.ts";
 
@@ -147,11 +147,20 @@ for (const isa of isas) {
         expect(mixer.params.names().length).toBe(golden.names("grad.param.").length);
         training(ops, golden, mixer, forward, grads);
       });
-      test(`${golden.name} serving form on ${isa}`, async () => {
-        const ops = await opsOf(isa);
+    }
+  });
+}
+
+for (const library of forwardLibraries) {
+  describe(`golden layers on ${library}`, () => {
+    for (const golden of files) {
+      const kind = golden.kind as Kind;
+      const variant = VARIANTS[kind];
+      test(`${golden.name} serving form on ${library}`, async () => {
+        const ops = await opsOf(library);
         const mixer = variant ? goldenLinear(ops, golden, variant) : new GoldenAttention(ops, golden).serving();
         if (variant) expect(goldenShape(golden, variant).variant).toBe(variant);
-        serving(ops, golden, mixer, forward);
+        serving(ops, golden, mixer, LIMITS[kind][0]);
       });
     }
   });

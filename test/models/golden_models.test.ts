@@ -12,7 +12,7 @@ import type { Ops } from "../../src/ops/ops.ts";
 import { Arena } from "../../src/tensor/arena.ts";
 import { type Config, writeCheckpoint } from "../support/checkpoints.ts";
 import { type Golden, goldenDir, goldenFiles, relativeError } from "../support/golden.ts";
-import { isas, opsOf } from "../support/kernels.ts";
+import { forwardLibraries, isas, opsOf } from "../support/kernels.ts";
 import { createRows, shiftLabels } from "../support/rows.ts";
 import { ModelRun } from "../support/run_model.ts";
 
@@ -151,11 +151,18 @@ function training(ops: Ops, golden: Golden): void {
 const files = goldenFiles("model");
 if (files.length === 0) console.log(`skipped: no golden models in ${goldenDir}`);
 
+for (const library of forwardLibraries) {
+  describe(`golden models on ${library}`, () => {
+    for (const golden of files) {
+      test(`${golden.name} serving form on ${library}`, async () => serving(await opsOf(library), golden));
+      test(`${golden.name} in bf16 on ${library}`, async () => rounded(await opsOf(library), golden));
+    }
+  });
+}
+
 for (const isa of isas) {
   describe(`golden models on ${isa}`, () => {
     for (const golden of files) {
-      test(`${golden.name} serving form on ${isa}`, async () => serving(await opsOf(isa), golden));
-      test(`${golden.name} in bf16 on ${isa}`, async () => rounded(await opsOf(isa), golden));
       test(`${golden.name} training form on ${isa}`, async () => training(await opsOf(isa), golden));
       const layerTypes = golden.hyperparameters.layer_types as string[] | undefined;
       if (layerTypes?.includes("linear_attention")) continue;

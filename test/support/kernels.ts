@@ -18,14 +18,26 @@ export const isas: Isa[] = supportedIsas().filter(
     existsSync(join(directory, isa === "reference" ? "libgraft_reference.so" : `libgraft_cpu_${isa}.so`)),
 );
 
-const opened = new Map<Isa, Promise<Ops>>();
+/** A library under test: an instruction set of this machine, or the CUDA kernels in the emulator of kernels/simt. */
+export type Library = Isa | "simt";
+
+/** For tests of forward ops alone: the CUDA library has no others. Sanitized runs are the processor's. */
+export const forwardLibraries: Library[] = [
+  ...isas,
+  ...(process.env.GRAFT_ISA === undefined && existsSync(join(directory, "libgraft_simt.so"))
+    ? (["simt"] as const)
+    : []),
+];
+
+const opened = new Map<Library, Promise<Ops>>();
 
 /** Ops of one library, opened once per test process with two threads. */
-export function opsOf(isa: Isa): Promise<Ops> {
-  let ops = opened.get(isa);
+export function opsOf(library: Library): Promise<Ops> {
+  let ops = opened.get(library);
   if (ops === undefined) {
-    ops = Ops.load({ isa, threads: isa === "reference" ? 1 : 2, directory });
-    opened.set(isa, ops);
+    const threads = library === "reference" ? 1 : 2;
+    ops = Ops.load(library === "simt" ? { device: library, threads, directory } : { isa: library, threads, directory });
+    opened.set(library, ops);
   }
   return ops;
 }
