@@ -132,6 +132,8 @@ export class Sessions {
         this.counts.failed.no_room++;
         return;
       }
+      // Its slots may be others' of a moment ago, which a copy still reads or writes.
+      this.#settle();
       await this.#read(session, hybrid, tokens, place);
       // Weights that left meanwhile have taken what was cached with them.
       if (!hybrid.mixers.every((mixer) => !isLoadable(mixer) || mixer.loaded)) return;
@@ -141,12 +143,28 @@ export class Sessions {
       this.counts.restored++;
       this.counts.restoredTokens += tokens.length;
     } catch (error) {
-      this.counts.failed[error instanceof RangeError ? "damaged" : "gone"]++;
-      store.remove(session.id);
+      this.#unreadable(session, error);
     } finally {
       if (place !== null) sharing.discard(hybrid, place);
       this.#restoring.delete(session.id);
     }
+  }
+
+  /** Drops a session whose file is broken or missing; the end of the engine, or a busy disk, says nothing of the file. */
+  #unreadable({ id }: StoredSession, error: unknown): void {
+    const damaged = error instanceof RangeError;
+    this.counts.failed[damaged ? "damaged" : "gone"]++;
+    if (!damaged && (error as { code?: unknown }).code !== "ENOENT") return;
+    try {
+      this.#parts.store.remove(id);
+    } catch {
+      // A folder that cannot be written; the store has forgotten the session all the same.
+    }
+  }
+
+  /** Does the copies that were ordered, so that states and pages are as the last step left them. */
+  #settle(): void {
+    for (const copy of this.#parts.sharing.takeCopies()) this.#parts.memory.copy(copy);
   }
 
   #write(
@@ -156,9 +174,8 @@ export class Sessions {
     identity: Readonly<Record<string, string>>,
     prefix: string,
   ): Promise<StoredSession> {
-    const { memory, sharing, turn, store } = this.#parts;
-    // States and pages are as the last step left them once what was ordered is copied.
-    for (const copy of sharing.takeCopies()) memory.copy(copy);
+    const { memory, turn, store } = this.#parts;
+    this.#settle();
     // The slots may go to others meanwhile; pages are held.
     const states = place.slots.map((slot, i) => {
       const { floats } = hybrid.slots[i]!;
