@@ -53,6 +53,12 @@ export type ChunkOutput = Drawn | Scored | Failed | null;
 export interface Backend {
   /** Advances the caches and states of every sequence by its chunk. @throws KernelError */
   run(batch: Batch): ChunkOutput[];
+  /** Begins a batch, without copies, that goes through the model in parts between others; one at a time. @throws KernelError */
+  begin(batch: Batch): void;
+  /** Takes it one layer on; its outputs when it is through. @throws KernelError */
+  advance(): ChunkOutput[] | null;
+  /** Forgets it: its sequences' states stand at no position then. Does nothing where there is none. */
+  abandon(): void;
 }
 
 /** The next `count` tokens of a sequence. */

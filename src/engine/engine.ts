@@ -80,6 +80,10 @@ export class Engine {
   readonly #holds = new Map<Sequence, Waiter>();
   /** Sequences whose hybrid could not be loaded, for the next step's report. */
   #unloadable: { id: number; error: Error }[] = [];
+  /** The batch that the backend takes through in parts, what its layers took, and the least time that a step had for it. */
+  #begun: Batch | null = null;
+  #layerMs: number[] = [];
+  #leastAllowance = 0;
   /** Turns for work beside the steps; whoever drives the engine grants them. */
   readonly pacer = new Pacer();
   #nextId = 1;
@@ -143,17 +147,18 @@ export class Engine {
   /** Ends what is past its deadline, computes the next batch and reports what came of it. */
   step(): StepResult {
     const started = this.#parts.clock();
-    const expired = this.#expire(started);
-    const batch = this.#parts.scheduler.schedule();
-    if (batch.numRows === 0) return { ...EMPTY_STEP, ...expired };
-    let outputs: ChunkOutput[];
-    try {
-      outputs = this.#parts.backend.run(batch);
-    } catch (error) {
-      return this.#fail(batch, error, expired);
+    const report = this.#expire(started);
+    const { batch, beside } = this.#parts.scheduler.schedule();
+    if (this.#begun !== beside) this.#abandonBegun();
+    const ran = batch.numRows === 0 || this.#run(batch, started, report);
+    // A batch that begins in parts may have had its copies in the one that failed.
+    if (!ran && beside !== null) this.#fail(beside, new KernelError("The step before it failed"), report);
+    else if (beside !== null) this.#advance(beside, batch.numRows > 0, started, report);
+    const { numPrefillTokens, numDecodeTokens } = report;
+    if (batch.numRows > 0 || beside !== null) {
+      this.#counters.recordStep((this.#parts.clock() - started) / 1000, numPrefillTokens, numDecodeTokens);
     }
-    this.#parts.scheduler.advance(batch);
-    return this.#publish(batch, outputs, started, expired);
+    return report;
   }
 
   /** Runs requests to their end; only for an engine that nobody else uses. @throws RequestError, KernelError */
@@ -217,6 +222,7 @@ export class Engine {
     if (this.#closed) return;
     this.#closed = true;
     for (const id of [...this.#sequences.keys()]) this.cancel(id);
+    this.#abandonBegun();
     this.pacer.close(new Error("The engine has been closed"));
     this.#catalog.close();
     this.#parts.close();
@@ -284,8 +290,14 @@ export class Engine {
     return { tokenIds: [], finishReason, usage: sequence.usage, timings };
   }
 
-  #expire(now: number): Expired {
-    const expired: Expired = { events: [], failed: this.#unloadable };
+  #expire(now: number): Report {
+    const expired: Report = {
+      events: [],
+      scores: [],
+      failed: this.#unloadable,
+      numPrefillTokens: 0,
+      numDecodeTokens: 0,
+    };
     this.#unloadable = [];
     for (let next = this.#deadlines.items[0]; next && next.deadlineAt <= now; next = this.#deadlines.items[0]) {
       const event = this.#cut(next, "deadline");
@@ -295,25 +307,82 @@ export class Engine {
     return expired;
   }
 
-  #fail(batch: Batch, cause: unknown, expired: Expired): StepResult {
+  /** Ends the sequences of a batch that have not ended yet. */
+  #fail(batch: Batch, cause: unknown, { failed }: Report): void {
     const error = cause instanceof Error ? cause : new Error(String(cause));
+    this.#abandonBegun();
+    const open = batch.chunks.filter(({ sequence }) => this.#sequences.has(sequence.id));
     this.#parts.scheduler.fail(batch);
-    const failed = batch.chunks.map(({ sequence }) => {
+    for (const { sequence } of open) {
       this.#forget(sequence);
-      return { id: sequence.id, error };
-    });
-    return { ...EMPTY_STEP, events: expired.events, failed: [...expired.failed, ...failed] };
+      failed.push({ id: sequence.id, error });
+    }
   }
 
-  #publish(batch: Batch, outputs: readonly ChunkOutput[], started: number, expired: Expired): StepResult {
+  /** False where it failed. */
+  #run(batch: Batch, started: number, report: Report): boolean {
+    try {
+      this.#take(batch, this.#parts.backend.run(batch), started, report);
+      return true;
+    } catch (error) {
+      this.#fail(batch, error, report);
+      return false;
+    }
+  }
+
+  #advance(beside: Batch, streams: boolean, started: number, report: Report): void {
+    try {
+      this.#advanceLayers(beside, streams, started, report);
+    } catch (error) {
+      this.#fail(beside, error, report);
+    }
+  }
+
+  /** Takes prompts on beside streams, or to their end where there are none. */
+  #advanceLayers(beside: Batch, streams: boolean, started: number, report: Report): void {
+    const { backend, clock, scheduler } = this.#parts;
+    let now = clock();
+    const allowance = streams ? scheduler.pacer.allowance(now - started) : Number.POSITIVE_INFINITY;
+    const end = now + allowance;
+    if (this.#begun === null) {
+      for (const { sequence } of beside.chunks) sequence.stopwatch.begin(started);
+      backend.begin(beside);
+      this.#begun = beside;
+      this.#layerMs = [];
+      this.#leastAllowance = Number.POSITIVE_INFINITY;
+    }
+    this.#leastAllowance = Math.min(this.#leastAllowance, allowance);
+    for (let last = 0; ; ) {
+      const outputs = backend.advance();
+      last = clock() - now;
+      now += last;
+      this.#layerMs.push(last);
+      if (outputs !== null) {
+        this.#begun = null;
+        scheduler.pacer.observe(beside.numRows, this.#layerMs, this.#leastAllowance);
+        this.#take(beside, outputs, started, report);
+        return;
+      }
+      if (streams && now + last >= end) return;
+    }
+  }
+
+  #abandonBegun(): void {
+    if (this.#begun === null) return;
+    this.#begun = null;
+    this.#parts.backend.abandon();
+  }
+
+  /** A batch has been computed: its sequences move on, and their tokens go into the report. */
+  #take(batch: Batch, outputs: readonly ChunkOutput[], started: number, report: Report): void {
+    this.#parts.scheduler.advance(batch);
     const now = this.#parts.clock();
-    const { events, failed } = expired;
-    const scores: { id: number; result: ScoreResult }[] = [];
-    let numDecodeTokens = 0;
+    const { events, scores, failed } = report;
     batch.chunks.forEach((chunk, i) => {
       const { sequence, start, count } = chunk;
       sequence.stopwatch.begin(started);
-      if (count === 1 && start >= sequence.numPrompt) numDecodeTokens++;
+      if (count === 1 && start >= sequence.numPrompt) report.numDecodeTokens++;
+      else report.numPrefillTokens += count;
       const output = outputs[i];
       if (!output) return;
       try {
@@ -324,10 +393,6 @@ export class Engine {
         failed.push({ id: sequence.id, error: this.#abandon(sequence, error) });
       }
     });
-    const numPrefillTokens = batch.numRows - numDecodeTokens;
-    this.#parts.scheduler.pacer.observe(numDecodeTokens, numPrefillTokens, now - started);
-    this.#counters.recordStep((now - started) / 1000, numPrefillTokens, numDecodeTokens);
-    return { events, scores, failed, numPrefillTokens, numDecodeTokens };
   }
 
   /** Ends one sequence that cannot go on. Broken logits may come of broken pages or states: then nothing is kept. */
@@ -378,12 +443,13 @@ export class Engine {
   }
 }
 
-/** What a step ends before it computes anything. */
-interface Expired {
+/** What a step brings, as it comes together. */
+interface Report {
   readonly events: { id: number; event: TokenEvent }[];
+  readonly scores: { id: number; result: ScoreResult }[];
   readonly failed: { id: number; error: Error }[];
+  numPrefillTokens: number;
+  numDecodeTokens: number;
 }
 
 const LATE = "The scoring is past its deadline";
-
-const EMPTY_STEP: StepResult = { events: [], scores: [], failed: [], numPrefillTokens: 0, numDecodeTokens: 0 };

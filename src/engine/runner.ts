@@ -27,6 +27,17 @@ interface OutputRow {
   readonly position: number;
 }
 
+/** A batch as it lies on the device. */
+interface Laid {
+  readonly batch: Batch;
+  readonly plan: StepPlan;
+  readonly drawn: readonly OutputRow[];
+  readonly scored: readonly OutputRow[];
+  /** i32: rows whose logits are wanted, drawn ones first, and the ids that the scored ones are asked for. */
+  readonly wanted: Tensor;
+  readonly targets: Tensor;
+}
+
 /** Runs batches on the loaded model. */
 export class Runner implements Backend {
   /** Set by tests. */
@@ -36,6 +47,10 @@ export class Runner implements Backend {
   readonly #backbone: Backbone;
   readonly #memory: EngineMemory;
   readonly #tables: StepTables;
+  /** Of the batch that goes through in parts: where it stands, and what it keeps between its layers. */
+  readonly #besideTables: StepTables;
+  #beside: { readonly laid: Laid; readonly x: Tensor; layer: number } | null = null;
+  #besideRows: Tensor | null = null;
   readonly #sampler: Sampler;
   readonly #sliceRows: number;
 
@@ -45,6 +60,7 @@ export class Runner implements Backend {
     this.#backbone = backbone;
     this.#memory = memory;
     this.#tables = new StepTables(ops, 1 << 16);
+    this.#besideTables = new StepTables(ops, 1 << 12);
     this.#sliceRows = Math.max(1, Math.min(maxBatchTokens, Math.floor(MAX_LOGITS / backbone.config.vocabSize)));
     this.#sampler = new Sampler(ops, this.#arena, this.#sliceRows);
   }
@@ -52,26 +68,69 @@ export class Runner implements Backend {
   run(batch: Batch): ChunkOutput[] {
     const { numLayers, hiddenSize } = this.#backbone.config;
     for (const copy of batch.copies) this.#memory.copy(copy);
-    for (const { sequence, start } of batch.chunks) this.#memory.prepare(sequence, start);
-    const [drawn, scored] = outputRows(batch);
-    this.#tables.begin(planCapacity(batch, numLayers) + 2 * (drawn.length + scored.length));
-    const plan = planStep(batch, numLayers, this.#tables, this.#memory);
-    const wanted = this.#indexOf([...drawn, ...scored]);
-    const targets = this.#targetsOf(batch, scored);
-    this.#tables.send();
+    const laid = this.#lay(batch, this.#tables);
     return this.#arena.scope(() => {
-      const x = this.#arena.alloc([plan.numRows, hiddenSize]);
-      this.#backbone.embed(this.#ctx, plan.ids, plan.positions, x);
-      for (let layer = 0; layer < numLayers; layer++) this.#layer(layer, x, plan);
-      return this.#outputs(batch, x, wanted, drawn, scored, targets);
+      const x = this.#arena.alloc([batch.numRows, hiddenSize]);
+      this.#backbone.embed(this.#ctx, laid.plan.ids, laid.plan.positions, x);
+      for (let layer = 0; layer < numLayers; layer++) this.#layer(layer, x, laid.plan);
+      return this.#outputs(laid, x);
     });
+  }
+
+  begin(batch: Batch): void {
+    const laid = this.#lay(batch, this.#besideTables);
+    const x = this.#besideX(batch.numRows);
+    this.#backbone.embed(this.#ctx, laid.plan.ids, laid.plan.positions, x);
+    this.#beside = { laid, x, layer: 0 };
+  }
+
+  advance(): ChunkOutput[] | null {
+    const beside = this.#beside!;
+    const { laid, x } = beside;
+    if (beside.layer < this.#backbone.config.numLayers) {
+      this.#layer(beside.layer++, x, laid.plan);
+      if (laid.drawn.length + laid.scored.length > 0 || beside.layer < this.#backbone.config.numLayers) return null;
+    }
+    this.#beside = null;
+    return this.#outputs(laid, x);
+  }
+
+  abandon(): void {
+    this.#beside = null;
   }
 
   close(): void {
     this.#arena.close();
     this.#tables.close();
+    this.#besideTables.close();
+    if (this.#besideRows !== null) this.#ctx.ops.free(this.#besideRows);
     this.#sampler.close();
     this.#memory.close();
+  }
+
+  /** Writes down what the kernels need to know of a batch. */
+  #lay(batch: Batch, tables: StepTables): Laid {
+    const { numLayers } = this.#backbone.config;
+    for (const { sequence, start } of batch.chunks) this.#memory.prepare(sequence, start);
+    const [drawn, scored] = outputRows(batch);
+    tables.begin(planCapacity(batch, numLayers) + 2 * (drawn.length + scored.length));
+    const plan = planStep(batch, numLayers, tables, this.#memory);
+    const wanted = indexOf([...drawn, ...scored], tables);
+    const targets = targetsOf(batch, scored, tables);
+    tables.send();
+    return { batch, plan, drawn, scored, wanted, targets };
+  }
+
+  /** Hidden states that stay while other batches run. */
+  #besideX(numRows: number): Tensor {
+    const { ops } = this.#ctx;
+    const { hiddenSize } = this.#backbone.config;
+    if (this.#besideRows === null || this.#besideRows.shape[0]! < numRows) {
+      if (this.#besideRows !== null) ops.free(this.#besideRows);
+      this.#besideRows = null;
+      this.#besideRows = ops.empty([numRows, hiddenSize]);
+    }
+    return rows(this.#besideRows, 0, numRows);
   }
 
   /** x[N,C] += mixer(norm(x)); x += MLP(norm(x)). */
@@ -101,14 +160,7 @@ export class Runner implements Backend {
     });
   }
 
-  #outputs(
-    batch: Batch,
-    x: Tensor,
-    wanted: Tensor,
-    drawn: readonly OutputRow[],
-    scored: readonly OutputRow[],
-    targets: Tensor,
-  ): ChunkOutput[] {
+  #outputs({ batch, drawn, scored, wanted, targets }: Laid, x: Tensor): ChunkOutput[] {
     const results: ChunkOutput[] = batch.chunks.map(() => null);
     this.#eachSlice(x, wanted, 0, drawn, batch, (logits, part) => {
       const sequences = part.map(({ chunk }) => batch.chunks[chunk]!.sequence);
@@ -174,23 +226,23 @@ export class Runner implements Backend {
       tap(batch.chunks[chunk]!.sequence.id, position, this.#ctx.ops.toFloat32(rows(logits, i, 1)));
     });
   }
+}
 
-  #indexOf(outputs: readonly OutputRow[]): Tensor {
-    const index = this.#tables.take(outputs.length);
-    outputs.forEach(({ row }, i) => {
-      index.view[index.at + i] = row;
-    });
-    return index.tensor;
-  }
+function indexOf(outputs: readonly OutputRow[], tables: StepTables): Tensor {
+  const index = tables.take(outputs.length);
+  outputs.forEach(({ row }, i) => {
+    index.view[index.at + i] = row;
+  });
+  return index.tensor;
+}
 
-  /** The tokens whose log-probabilities are asked for. */
-  #targetsOf(batch: Batch, scored: readonly OutputRow[]): Tensor {
-    const ids = this.#tables.take(scored.length);
-    scored.forEach(({ chunk, position }, i) => {
-      ids.view[ids.at + i] = batch.chunks[chunk]!.sequence.tokens[position]!;
-    });
-    return ids.tensor;
-  }
+/** The tokens whose log-probabilities are asked for. */
+function targetsOf(batch: Batch, scored: readonly OutputRow[], tables: StepTables): Tensor {
+  const ids = tables.take(scored.length);
+  scored.forEach(({ chunk, position }, i) => {
+    ids.view[ids.at + i] = batch.chunks[chunk]!.sequence.tokens[position]!;
+  });
+  return ids.tensor;
 }
 
 /** Rows to draw from, then rows to score, each in the order of the chunks. */

@@ -21,6 +21,14 @@ export interface SchedulerLimits extends SharingLimits {
   readonly prefillInterference: number;
 }
 
+/** What the next step computes. */
+export interface Schedule {
+  /** All of it in this step; empty where there is none. */
+  readonly batch: Batch;
+  /** Prompts that go through the model in parts, the same from step to step until advance() or their end. */
+  readonly beside: Batch | null;
+}
+
 /** Waiting and running sequences, and the pools they draw on. */
 export class Scheduler {
   readonly limits: SchedulerLimits;
@@ -35,6 +43,7 @@ export class Scheduler {
   /** Those whose weights are on their way: nobody waits behind them. */
   readonly #unready = new Set<Sequence>();
   readonly #freeSlots: number[];
+  #beside: Batch | null = null;
   #preemptions = 0;
 
   constructor(limits: SchedulerLimits) {
@@ -89,8 +98,8 @@ export class Scheduler {
     if (this.#unready.delete(sequence)) this.#waiting.add(sequence);
   }
 
-  /** The next step's work; empty where there is none. */
-  schedule(): Batch {
+  /** The next step's work. */
+  schedule(): Schedule {
     const plan = new Plan(this.limits.maxBatchTokens);
     const prefilling: Sequence[] = [];
     // Streams that wait for their next token go first, so that a long prompt beside them cannot stall them.
@@ -98,17 +107,28 @@ export class Scheduler {
       if (decodes(sequence)) this.#continue(sequence, plan);
       else prefilling.push(sequence);
     }
-    plan.promptRows = this.pacer.allowance(plan.chunks.size);
+    const apart = plan.chunks.size > 0 && this.pacer.bounded;
+    if (this.#beside !== null) plan.promptRows = 0;
+    else if (apart) plan.promptRows = this.pacer.rows;
     for (const sequence of prefilling) {
       this.#admit(plan, sequence);
       this.#continue(sequence, plan);
     }
     this.#admit(plan, null);
-    return makeBatch([...plan.chunks.values()], plan.chunks.size > 0 ? this.sharing.takeCopies() : []);
+    const chunks = [...plan.chunks.values()];
+    const streams = apart ? chunks.filter(({ sequence }) => decodes(sequence)) : chunks;
+    if (streams.length < chunks.length && streams.length > 0) {
+      const prompts = chunks.filter(({ sequence }) => !decodes(sequence));
+      this.#beside = makeBatch(prompts, []);
+    } else if (streams.length === 0) {
+      return { batch: makeBatch(chunks, chunks.length > 0 ? this.sharing.takeCopies() : []), beside: this.#beside };
+    }
+    return { batch: makeBatch(streams, this.sharing.takeCopies()), beside: this.#beside };
   }
 
   /** Records that a batch has been computed. */
   advance(batch: Batch): void {
+    if (batch === this.#beside) this.#beside = null;
     for (const { sequence, start, count } of batch.chunks) {
       sequence.numComputed = start + count;
       if (!this.sharing.computed(sequence)) continue;
@@ -119,7 +139,7 @@ export class Scheduler {
 
   /** Ends a sequence, whatever it is doing, and takes back all it holds but what the prefix cache keeps of it. */
   finish(sequence: Sequence): void {
-    if (sequence.status === "running") this.sharing.inherit(sequence);
+    if (sequence.status === "running" && !this.#isBeside(sequence)) this.sharing.inherit(sequence);
     this.#drop(sequence);
   }
 
@@ -131,12 +151,14 @@ export class Scheduler {
 
   /** Ends the sequences of a batch that went wrong. */
   fail(batch: Batch): void {
+    if (batch === this.#beside) this.#beside = null;
     for (const { sequence } of batch.chunks) this.#drop(sequence);
     this.sharing.forget();
   }
 
   #drop(sequence: Sequence): void {
     if (sequence.status === "finished") return;
+    if (this.#isBeside(sequence)) this.#abandonBeside(null, sequence);
     this.sharing.leave(sequence);
     if (sequence.status === "running") remove(this.#running, sequence);
     else if (!this.#unready.delete(sequence) && !this.#promises.unfollow(sequence)) remove(this.#waiting, sequence);
@@ -167,13 +189,35 @@ export class Scheduler {
    * cached when it resumes.
    */
   #preempt(sequence: Sequence, plan: Plan): void {
-    plan.drop(sequence);
-    remove(this.#running, sequence);
+    if (this.#isBeside(sequence)) {
+      this.#abandonBeside(plan, null);
+      return;
+    }
     this.sharing.inherit(sequence);
+    this.#putBack(sequence, plan);
+  }
+
+  #putBack(sequence: Sequence, plan: Plan | null): void {
+    plan?.drop(sequence);
+    remove(this.#running, sequence);
     this.#release(sequence);
     sequence.status = "waiting";
     this.#waiting.add(sequence);
     this.#preemptions++;
+  }
+
+  #isBeside(sequence: Sequence): boolean {
+    return this.#beside?.chunks.some((chunk) => chunk.sequence === sequence) ?? false;
+  }
+
+  /**
+   * Gives up what goes through in parts. Layers of its sequences stand at different positions, so nothing of them is kept
+   * and all but `ending` go back to the queue.
+   */
+  #abandonBeside(plan: Plan | null, ending: Sequence | null): void {
+    const { chunks } = this.#beside!;
+    this.#beside = null;
+    for (const { sequence } of chunks) if (sequence !== ending) this.#putBack(sequence, plan);
   }
 
   /**

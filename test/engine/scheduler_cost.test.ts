@@ -33,7 +33,7 @@ function cost(running: number, waiting: number): { step: number; admit: number }
   const admit = (1000 * (performance.now() - admitted)) / Math.max(1, waiting);
   const times = Array.from({ length: 200 }, () => {
     const started = performance.now();
-    const batch = scheduler.schedule();
+    const { batch } = scheduler.schedule();
     scheduler.advance(batch);
     const took = performance.now() - started;
     for (const { sequence } of batch.chunks) if (sequence.numPending === 0) sequence.append(1);

@@ -100,6 +100,8 @@ export class ToyBackend implements Backend {
   /** The logits of this sequence are good for nothing. */
   breakSequence = -1;
   #steps = 0;
+  /** The batch under way in parts, its hashes so far, and the layer that comes next. */
+  #beside: { readonly batch: Batch; readonly hashes: Int32Array[]; layer: number } | null = null;
 
   constructor(limits: ToyLimits) {
     this.#pageSize = limits.pageSize;
@@ -108,17 +110,47 @@ export class ToyBackend implements Backend {
   }
 
   run(batch: Batch): ChunkOutput[] {
-    if (++this.#steps === this.failAt || this.failNext) {
-      this.failNext = false;
-      throw new Error("The toy backend fails here");
-    }
+    this.#step();
     for (const copy of batch.copies) this.#copy(copy);
-    const seen = new Set<Sequence>();
+    const seen = new Set<Sequence>(this.#beside?.batch.chunks.map(({ sequence }) => sequence));
     return batch.chunks.map((chunk) => {
       if (seen.has(chunk.sequence)) throw new Error("A sequence stands twice in one batch");
       seen.add(chunk.sequence);
-      return this.#chunk(chunk);
+      const { numLayers, hashes } = this.#open(chunk);
+      for (let layer = 0; layer < numLayers; layer++) this.#add(chunk, layer, hashes);
+      return this.#outputs(chunk, hashes);
     });
+  }
+
+  begin(batch: Batch): void {
+    if (this.#beside !== null) throw new Error("Another batch is under way in parts");
+    if (batch.copies.length > 0) throw new Error("A batch in parts has copies");
+    this.#beside = { batch, hashes: batch.chunks.map((chunk) => this.#open(chunk).hashes), layer: 0 };
+  }
+
+  advance(): ChunkOutput[] | null {
+    this.#step();
+    const { batch, hashes, layer } = this.#beside!;
+    const numLayers = Math.max(...batch.chunks.map((chunk) => this.#open(chunk).numLayers));
+    if (layer < numLayers) {
+      batch.chunks.forEach((chunk, i) => {
+        this.#add(chunk, layer, hashes[i]!);
+      });
+      this.#beside!.layer++;
+      return null;
+    }
+    this.#beside = null;
+    return batch.chunks.map((chunk, i) => this.#outputs(chunk, hashes[i]!));
+  }
+
+  abandon(): void {
+    this.#beside = null;
+  }
+
+  #step(): void {
+    if (++this.#steps !== this.failAt && !this.failNext) return;
+    this.failNext = false;
+    throw new Error("The toy backend fails here");
   }
 
   #copy(copy: Copy): void {
@@ -126,13 +158,18 @@ export class ToyBackend implements Backend {
     memory.copyWithin(copy.to * size, copy.from * size, (copy.from + 1) * size);
   }
 
-  #chunk({ sequence, start, count, numOutputs }: Chunk): ChunkOutput {
-    const { hybrid, sampling, score } = sequence;
-    const hashes = new Int32Array(count);
-    for (let layer = 0; layer < hybrid.mixers.length; layer++) {
-      const own = this.#layer(sequence, layer, start, count);
-      for (let i = 0; i < count; i++) hashes[i] = mix(hashes[i]!, own[i]!);
-    }
+  #open({ sequence, count }: Chunk): { numLayers: number; hashes: Int32Array } {
+    return { numLayers: sequence.hybrid.mixers.length, hashes: new Int32Array(count) };
+  }
+
+  /** Mixes a layer's hash of each row's history into those of the layers before. */
+  #add({ sequence, start, count }: Chunk, layer: number, hashes: Int32Array): void {
+    const own = this.#layer(sequence, layer, start, count);
+    for (let i = 0; i < count; i++) hashes[i] = mix(hashes[i]!, own[i]!);
+  }
+
+  #outputs({ sequence, start, count, numOutputs }: Chunk, hashes: Int32Array): ChunkOutput {
+    const { sampling, score } = sequence;
     if (numOutputs === 0) return null;
     if (sequence.id === this.breakSequence) {
       return { error: new KernelError("The toy logits of this sequence are broken") };
