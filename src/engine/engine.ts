@@ -12,6 +12,7 @@ import type { Hybrid } from "./hybrid.ts";
 import type { HybridRegistry } from "./hybrid_registry.ts";
 import { OrderedList } from "./ordered_list.ts";
 import { Pacer } from "./pacer.ts";
+import { PromptsBeside } from "./prompts_beside.ts";
 import { generateSequence, type RequestLimits, scoreSequence } from "./requests.ts";
 import type { ResidencyLimits, Waiter } from "./residency.ts";
 import type { Scheduler } from "./scheduler.ts";
@@ -80,10 +81,7 @@ export class Engine {
   readonly #holds = new Map<Sequence, Waiter>();
   /** Sequences whose hybrid could not be loaded, for the next step's report. */
   #unloadable: { id: number; error: Error }[] = [];
-  /** The batch that the backend takes through in parts, what its layers took, and the least time that a step had for it. */
-  #begun: Batch | null = null;
-  #layerMs: number[] = [];
-  #leastAllowance = 0;
+  readonly #beside: PromptsBeside;
   /** Turns for work beside the steps; whoever drives the engine grants them. */
   readonly pacer = new Pacer();
   #nextId = 1;
@@ -91,6 +89,7 @@ export class Engine {
   constructor(parts: EngineParts) {
     this.info = parts.info;
     this.#parts = parts;
+    this.#beside = new PromptsBeside(parts.backend, parts.scheduler.pacer, parts.clock);
     const limits = parts.residency ?? { maxBytes: Number.POSITIVE_INFINITY, keepAliveMs: Number.POSITIVE_INFINITY };
     this.#catalog = new Catalog(parts.registry, parts.kvBytesPerToken, limits, {
       turn: () => this.pacer.turn(),
@@ -149,7 +148,7 @@ export class Engine {
     const started = this.#parts.clock();
     const report = this.#expire(started);
     const { batch, beside } = this.#parts.scheduler.schedule();
-    if (this.#begun !== beside) this.#abandonBegun();
+    this.#beside.keep(beside);
     const ran = batch.numRows === 0 || this.#run(batch, started, report);
     // A batch that begins in parts may have had its copies in the one that failed.
     if (!ran && beside !== null) this.#fail(beside, new KernelError("The step before it failed"), report);
@@ -222,7 +221,7 @@ export class Engine {
     if (this.#closed) return;
     this.#closed = true;
     for (const id of [...this.#sequences.keys()]) this.cancel(id);
-    this.#abandonBegun();
+    this.#beside.keep(null);
     this.pacer.close(new Error("The engine has been closed"));
     this.#catalog.close();
     this.#parts.close();
@@ -310,7 +309,7 @@ export class Engine {
   /** Ends the sequences of a batch that have not ended yet. */
   #fail(batch: Batch, cause: unknown, { failed }: Report): void {
     const error = cause instanceof Error ? cause : new Error(String(cause));
-    this.#abandonBegun();
+    this.#beside.keep(null);
     const open = batch.chunks.filter(({ sequence }) => this.#sequences.has(sequence.id));
     this.#parts.scheduler.fail(batch);
     for (const { sequence } of open) {
@@ -330,47 +329,15 @@ export class Engine {
     }
   }
 
+  /** Takes prompts on beside streams, or to their end where there are none. */
   #advance(beside: Batch, streams: boolean, started: number, report: Report): void {
     try {
-      this.#advanceLayers(beside, streams, started, report);
+      for (const { sequence } of beside.chunks) sequence.stopwatch.begin(started);
+      const outputs = this.#beside.advance(beside, streams ? this.#parts.clock() - started : null);
+      if (outputs !== null) this.#take(beside, outputs, started, report);
     } catch (error) {
       this.#fail(beside, error, report);
     }
-  }
-
-  /** Takes prompts on beside streams, or to their end where there are none. */
-  #advanceLayers(beside: Batch, streams: boolean, started: number, report: Report): void {
-    const { backend, clock, scheduler } = this.#parts;
-    let now = clock();
-    const allowance = streams ? scheduler.pacer.allowance(now - started) : Number.POSITIVE_INFINITY;
-    const end = now + allowance;
-    if (this.#begun === null) {
-      for (const { sequence } of beside.chunks) sequence.stopwatch.begin(started);
-      backend.begin(beside);
-      this.#begun = beside;
-      this.#layerMs = [];
-      this.#leastAllowance = Number.POSITIVE_INFINITY;
-    }
-    this.#leastAllowance = Math.min(this.#leastAllowance, allowance);
-    for (let last = 0; ; ) {
-      const outputs = backend.advance();
-      last = clock() - now;
-      now += last;
-      this.#layerMs.push(last);
-      if (outputs !== null) {
-        this.#begun = null;
-        scheduler.pacer.observe(beside.numRows, this.#layerMs, this.#leastAllowance);
-        this.#take(beside, outputs, started, report);
-        return;
-      }
-      if (streams && now + last >= end) return;
-    }
-  }
-
-  #abandonBegun(): void {
-    if (this.#begun === null) return;
-    this.#begun = null;
-    this.#parts.backend.abandon();
   }
 
   /** A batch has been computed: its sequences move on, and their tokens go into the report. */
