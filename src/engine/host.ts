@@ -105,9 +105,11 @@ export class EngineHost {
     const { engine, post } = this.#parts;
     const engineId = this.#engineIds.get(id);
     if (engineId !== undefined) {
-      this.#forget(engineId);
       const event = engine.cancel(engineId);
-      if (event !== null) post({ kind: "events", events: packEvents([{ id, event }]) });
+      // One that has failed already is in the next step's report.
+      if (event === null) return;
+      this.#forget(engineId);
+      post({ kind: "events", events: packEvents([{ id, event }]) });
       return;
     }
     const job = this.#jobs.get(id);

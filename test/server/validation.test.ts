@@ -110,6 +110,13 @@ test("an unknown route is 404 in the same form", async () => {
   expect((await json<ErrorJson>(response)).error).toMatchObject({ code: "not_found", type: "not_found_error" });
 });
 
+test("a percent sign in an address is a character like others", async () => {
+  for (const path of ["/v1/hybrids/%25", "/v1/hybrids/50%25/load", "/v1/hybrids/%2525/unload", "/v1/models/%25"]) {
+    const response = await (/load$/.test(path) ? server.send("POST", path, {}) : server.get(path));
+    expect([path, response.status]).toEqual([path, 404]);
+  }
+});
+
 test("names cannot leave the store", async () => {
   const names = ["..", "../x", "a/b", "%2e%2e", "", "/etc/passwd", "x".repeat(4096), "é", "a\0b", "a:b"];
   for (const name of names) {

@@ -54,9 +54,9 @@ export function hybridRoutes(context: ServerContext) {
       await context.engine.unloadHybrid(name);
       return find(context, name);
     })
-    .get("/:name", ({ params }) => find(context, decodeURIComponent(params.name)))
+    .get("/:name", ({ params }) => find(context, params.name))
     .delete("/:name", async ({ params }) => {
-      const name = hybridName(decodeURIComponent(params.name), backbone, "name");
+      const name = hybridName(params.name, backbone, "name");
       existing(context, name);
       store.transaction(() => store.hybrids.remove(backbone, name));
       await hybrids.sync();
@@ -91,8 +91,7 @@ function checkAlias(context: ServerContext, alias: string | undefined, name: str
 /** The engine's name of a hybrid that is served. */
 function known(context: ServerContext, given: string): string {
   const { backbone, problems } = context.hybrids;
-  const full = decodeURIComponent(given);
-  const name = full.startsWith(`${backbone}:`) ? full.slice(backbone.length + 1) : full;
+  const name = given.startsWith(`${backbone}:`) ? given.slice(backbone.length + 1) : given;
   if (name !== BASE_HYBRID) existing(context, name);
   const problem = problems.get(name);
   if (problem !== undefined) throw new HttpError(503, "hybrid_unavailable", `Cannot load hybrid "${name}": ${problem}`);

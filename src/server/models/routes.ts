@@ -19,7 +19,7 @@ export function modelRoutes(context: ServerContext) {
     .get("/v1/models", () => ({ object: "list", data: context.hybrids.names().map(view) }), {
       detail: { tags: ["openai"], summary: "List the names that can be asked for" },
     })
-    .get("/v1/models/:model", ({ params }) => view(context.hybrids.resolve(decodeURIComponent(params.model))), {
+    .get("/v1/models/:model", ({ params }) => view(context.hybrids.resolve(params.model)), {
       detail: { tags: ["openai"], summary: "One name" },
     });
 }
