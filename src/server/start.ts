@@ -18,6 +18,7 @@ import { Access } from "./access/access.ts";
 import { followKeys, type KeySettings } from "./access/key_source.ts";
 import { createApp } from "./app.ts";
 import type { ServerContext } from "./context.ts";
+import { followStore } from "./follow_store.ts";
 import { isLoopback, LOOPBACK_HOSTS } from "./guards.ts";
 import { requestHandler } from "./handler.ts";
 import { HybridRegistry, type Naming } from "./hybrid_registry.ts";
@@ -188,27 +189,6 @@ async function saveSessions({ engine, log }: ServerContext, limitMs: number): Pr
     (error: unknown) => log(`sessions cannot be saved: ${error instanceof Error ? error.message : error}`, "error"),
   );
   await withTimeout(saved, limitMs);
-}
-
-/** Serves what other processes register as soon as they commit it; answers the function that stops this. */
-function followStore(context: ServerContext): () => void {
-  const stop = new AbortController();
-  const shown = new Map<string, string>();
-  const follow = async () => {
-    while (!stop.signal.aborted) {
-      await context.hybrids.sync();
-      for (const [name, problem] of context.hybrids.problems) {
-        if (shown.get(name) !== problem) context.log(`hybrid ${name} is not served: ${problem}`, "warn");
-        shown.set(name, problem);
-      }
-      await context.changes.wait(60_000, stop.signal);
-    }
-  };
-  follow().catch((error: unknown) => {
-    if (!stop.signal.aborted)
-      context.log(`the store is no longer followed: ${error instanceof Error ? error.message : error}`, "error");
-  });
-  return () => stop.abort();
 }
 
 /** For `graft ps`. */

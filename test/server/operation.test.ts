@@ -2,6 +2,7 @@
 import { afterEach, beforeEach, expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import { CheckpointError } from "../../src/errors.ts";
+import { followStore } from "../../src/server/follow_store.ts";
 import { HybridRegistry } from "../../src/server/hybrid_registry.ts";
 import { type ErrorJson, json, type TestServer, testServer } from "./support.ts";
 
@@ -128,6 +129,21 @@ test("a hybrid written by another process is served after a sync", async () => {
   expect(await modelIds()).not.toContain("tiny:late");
   await server.context.hybrids.sync();
   expect(await modelIds()).toContain("tiny:late");
+});
+
+test("the store is followed on after a look that failed", async () => {
+  const { store, engine, context, logged } = server;
+  store.hybrids.put({ backbone: "tiny", name: "early", layers: ["gla", null, null, null] });
+  await context.hybrids.sync();
+  const remove = engine.removeHybrid.bind(engine);
+  engine.removeHybrid = () => Promise.reject(new Error("lost for a moment"));
+  store.hybrids.remove("tiny", "early");
+  const stop = followStore(context, 20);
+  while (!logged.some((line) => line.includes("lost for a moment"))) await Bun.sleep(1);
+  engine.removeHybrid = remove;
+  for (let i = 0; i < 200 && engine.registered.has("early"); i++) await Bun.sleep(5);
+  stop();
+  expect(engine.registered.has("early")).toBe(false);
 });
 
 test("a task is posted as JSON or JSON Lines and kept as a file", async () => {
