@@ -139,7 +139,9 @@ export class Scheduler {
 
   /** Ends a sequence, whatever it is doing, and takes back all it holds but what the prefix cache keeps of it. */
   finish(sequence: Sequence): void {
-    if (sequence.status === "running" && !this.#isBeside(sequence)) this.sharing.inherit(sequence);
+    if (sequence.status === "running" && (!this.#isBeside(sequence) || stateless(sequence))) {
+      this.sharing.inherit(sequence);
+    }
     this.#drop(sequence);
   }
 
@@ -211,13 +213,17 @@ export class Scheduler {
   }
 
   /**
-   * Gives up what goes through in parts. Layers of its sequences stand at different positions, so nothing of them is kept
-   * and all but `ending` go back to the queue.
+   * Gives up what goes through in parts; all its sequences but `ending` go back to the queue. Their layers' states stand at
+   * different positions and are not kept; the pages of earlier tokens are as good as ever.
    */
   #abandonBeside(plan: Plan | null, ending: Sequence | null): void {
     const { chunks } = this.#beside!;
     this.#beside = null;
-    for (const { sequence } of chunks) if (sequence !== ending) this.#putBack(sequence, plan);
+    for (const { sequence } of chunks) {
+      if (sequence === ending) continue;
+      if (stateless(sequence)) this.sharing.inherit(sequence);
+      this.#putBack(sequence, plan);
+    }
   }
 
   /**
@@ -336,6 +342,10 @@ class Plan {
 /** Whether a running sequence's next step brings the next token of a stream, one row of work. */
 function decodes({ score, numPending, numComputed, numPrompt }: Sequence): boolean {
   return score === null && numPending === 1 && numComputed >= numPrompt;
+}
+
+function stateless({ hybrid }: Sequence): boolean {
+  return hybrid.slots.length === 0;
 }
 
 function remove(list: OrderedList<Sequence>, sequence: Sequence): void {

@@ -157,3 +157,38 @@ test("an engine takes a long prompt through beside a stream in parts, and by who
   expect(beside!.reduce((a, b) => a + b, 0)).toBeGreaterThan(400);
   expect(alone!.slice(1, -1).every((rows) => rows === 256)).toBe(true);
 });
+
+test("a prompt that is left on its way beside a stream keeps what needs no states", () => {
+  const limits: ToyLimits = {
+    pageSize: 16,
+    numPages: 200,
+    numStateFloats: 1000,
+    maxBatchTokens: 256,
+    maxSequences: 4,
+    maxWaiting: 4,
+    maxContext: 2048,
+    pageBytes: 32,
+    cacheBytes: 1 << 20,
+    snapshotTokens: 16,
+    prefillInterference: 2,
+  };
+  const { engine, scheduler } = toyEngine(["full_attention", "full_attention", "full_attention"], limits);
+  engine.add({ promptIds: [1], maxTokens: 1000 });
+  engine.step();
+  const promptIds = Array.from({ length: 400 }, (_, i) => i % 97);
+  const left = engine.add({ promptIds, maxTokens: 1 });
+  const computed = () => scheduler.sequences.find(({ id }) => id === left)!.numComputed;
+  while (computed() < 128) engine.step();
+  // The next rows have begun.
+  engine.step();
+  const reached = computed();
+  engine.cancel(left);
+  const again = engine.add({ promptIds, maxTokens: 1 });
+  for (;;) {
+    const event = engine.step().events.find(({ id }) => id === again)?.event;
+    if (event === undefined) continue;
+    expect(event.usage.cachedTokens).toBe(reached);
+    break;
+  }
+  engine.close();
+});
