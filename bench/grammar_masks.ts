@@ -1,5 +1,7 @@
 // What grammars cost on a vocabulary of 128,256 made-up byte-level tokens: preparing it, compiling, and the mask of one
 // token, the first time a place is met (cold) and afterwards (warm). Usage: bun bench/grammar_masks.ts
+
+import { buildVocabulary } from "../src/grammar/build_vocabulary.ts";
 import { compileGrammar, type GrammarSpec } from "../src/grammar/compile.ts";
 import { GrammarConstraints } from "../src/grammar/token_constraint.ts";
 import { TokenVocabulary } from "../src/grammar/vocabulary.ts";
@@ -39,7 +41,9 @@ const specs: Readonly<Record<string, GrammarSpec>> = {
 
 const source = syntheticVocabulary(STOP + 1);
 const begun = performance.now();
-const vocabulary = new TokenVocabulary({ vocabSize: source.size, bytesOf: (id) => source.bytesOf(id) });
+const vocabulary = new TokenVocabulary(
+  buildVocabulary({ vocabSize: source.size, bytesOf: (id) => source.bytesOf(id) }),
+);
 console.log(
   `vocabulary of ${source.size}: ${(performance.now() - begun).toFixed(0)} ms, ${vocabulary.tree.byte.length} nodes`,
 );

@@ -35,6 +35,7 @@ if (!existsSync(target) || statSync(target).mtimeMs < newest(inputs)) {
       "src/engine/worker.ts",
       "src/text/encoder_worker.ts",
       "src/grammar/compile_worker.ts",
+      "src/grammar/vocabulary_worker.ts",
       `--outfile=${temporary}`,
     ],
     { cwd: root, stdout: "ignore", stderr: "inherit" },

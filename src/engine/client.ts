@@ -1,6 +1,7 @@
 // The engine seen from another thread: starts the worker, turns its messages into streams and promises, watches its beat.
 // Makes no native call, so the thread that answers HTTP can hold it.
 import { EngineLostError, KernelError } from "../errors.ts";
+import { prepareVocabulary } from "../grammar/background_vocabulary.ts";
 import { workerUrl } from "../text/worker_url.ts";
 import { type CallName, type Calls, type FromEngine, fromWire, type ToEngine } from "./protocol.ts";
 import { TokenStream } from "./token_stream.ts";
@@ -19,6 +20,7 @@ import type {
   SessionInfo,
   TokenEvent,
 } from "./types.ts";
+import { type GateParts, VocabularyGate } from "./vocabulary_gate.ts";
 import { unpackEvents } from "./wire_events.ts";
 
 /** How often the beat is looked at; the age it gives is off by at most this. */
@@ -60,7 +62,8 @@ export async function startEngine(
     worker.terminate();
     throw error;
   });
-  return new WorkerEngineClient(worker, info, new Int32Array(beat));
+  const prepare = () => prepareVocabulary(options.modelDir, info.vocabSize);
+  return new WorkerEngineClient(worker, info, new Int32Array(beat), prepare);
 }
 
 class WorkerEngineClient implements EngineThread {
@@ -70,6 +73,7 @@ class WorkerEngineClient implements EngineThread {
   readonly #worker: Worker;
   readonly #beat: Int32Array;
   readonly #watch: ReturnType<typeof setInterval>;
+  readonly #gate: VocabularyGate;
   readonly #streams = new Map<number, TokenStream>();
   readonly #calls = new Map<number, PendingCall>();
   #nextId = 1;
@@ -79,12 +83,17 @@ class WorkerEngineClient implements EngineThread {
   #onClosed: (() => void) | null = null;
   #onGone: (reason: Error) => void = () => {};
 
-  constructor(worker: Worker, info: EngineInfo, beat: Int32Array) {
+  constructor(worker: Worker, info: EngineInfo, beat: Int32Array, prepare: GateParts["prepare"]) {
     this.#worker = worker;
     this.info = info;
     this.#beat = beat;
     this.gone = new Promise((resolve) => {
       this.#onGone = resolve;
+    });
+    this.#gate = new VocabularyGate({
+      prepare,
+      post: (message, transfer) => this.#post(message, transfer),
+      fail: (id, error) => this.#fail(id, error),
     });
     this.#look();
     this.#watch = setInterval(() => this.#look(), WATCH_MS);
@@ -187,16 +196,25 @@ class WorkerEngineClient implements EngineThread {
 
   #open(request: GenerateRequest, signal: AbortSignal | undefined): TokenStream {
     const id = this.#nextId++;
-    const stream = new TokenStream(() => this.#post({ kind: "cancel", id }));
+    const stream = new TokenStream(() => this.#cancel(id));
     if (this.#stopped !== null) {
       stream.fail(this.#stopped);
       return stream;
     }
     this.#streams.set(id, stream);
-    this.#post({ kind: "generate", id, request });
+    this.#gate.generate(id, request);
     if (signal?.aborted) stream.abort();
     else signal?.addEventListener("abort", () => stream.abort(), { once: true });
     return stream;
+  }
+
+  #cancel(id: number): void {
+    const event = this.#gate.cancel(id);
+    if (event === null) this.#post({ kind: "cancel", id });
+    else {
+      this.#streams.get(id)?.push(event);
+      this.#streams.delete(id);
+    }
   }
 
   #call<N extends CallName>(
@@ -244,8 +262,8 @@ class WorkerEngineClient implements EngineThread {
     this.#calls.delete(id);
   }
 
-  #post(message: ToEngine): void {
-    if (this.#stopped === null) this.#worker.postMessage(message);
+  #post(message: ToEngine, transfer: ArrayBufferLike[] = []): void {
+    if (this.#stopped === null) this.#worker.postMessage(message, transfer as ArrayBuffer[]);
   }
 
   #lose(why: string): void {

@@ -49,7 +49,7 @@ export class EngineHost {
   }
 
   /** Takes one message; never throws: a fault goes to the client as an error. */
-  handle(message: Exclude<ToEngine, { kind: "start" }>): void {
+  handle(message: Exclude<ToEngine, { kind: "start" | "vocabulary" }>): void {
     if (message.kind === "close") this.#closed = true;
     else if (message.kind === "cancel") this.#cancel(message.id);
     else {

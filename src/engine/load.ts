@@ -2,6 +2,7 @@
 import { loadModel } from "../../models/load.ts";
 import type { LinearPool, LoadedModel } from "../../models/model.ts";
 import { openPool } from "../../models/pool.ts";
+import { modelVocabulary } from "../grammar/model_vocabulary.ts";
 import { Ops } from "../ops/ops.ts";
 import { createEngine, type EngineHooks } from "./create.ts";
 import type { Engine } from "./engine.ts";
@@ -19,13 +20,16 @@ export interface OpenedEngine {
   readonly close: () => void;
 }
 
-/** @throws RequestError, CheckpointError, KernelError */
+/**
+ * Without `hooks.constraints` the engine follows compiled grammars, and prepares the model's vocabulary itself at the first.
+ * @throws RequestError, CheckpointError, KernelError
+ */
 export async function openEngine(options: EngineWorkerOptions, hooks: EngineHooks = {}): Promise<OpenedEngine> {
   const { modelDir, weightDtype, threads, isa, extractTo, timeKernels, maxContext, pools = [] } = options;
   const ops = await Ops.load(defined({ threads, isa, extractTo, timeKernels }));
   const dtype = defined({ dtype: weightDtype });
   const model = loadModel(ops, modelDir, { ...dtype, ...defined({ maxContext }) });
-  const constraints = grammarConstraints(modelDir, model.config.vocabSize);
+  const constraints = grammarConstraints(() => modelVocabulary(modelDir, model.config.vocabSize));
   const engine = createEngine(ops, model, options, { constraints, ...hooks });
   const open = (directory: string) => openPool(ops, directory, dtype);
   const close = () => {

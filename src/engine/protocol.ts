@@ -1,5 +1,6 @@
 // The messages between EngineClient and the engine's thread. Plain data that survives structured cloning.
 import { CapacityError, CheckpointError, KernelError, RequestError } from "../errors.ts";
+import type { VocabularyData } from "../grammar/vocabulary.ts";
 import type {
   EngineInfo,
   EngineStats,
@@ -48,6 +49,8 @@ export type CallMessage = {
 /** Ids are the client's choice and never reused. */
 export type ToEngine =
   | { readonly kind: "start"; readonly options: EngineWorkerOptions; readonly beat: SharedArrayBuffer }
+  /** Comes before the first request with a constraint. */
+  | { readonly kind: "vocabulary"; readonly vocabulary: VocabularyData }
   | { readonly kind: "generate"; readonly id: number; readonly request: GenerateRequest }
   | { readonly kind: "cancel"; readonly id: number }
   | CallMessage

@@ -2,6 +2,7 @@
 // place where nothing can follow. GRAFT_GRAMMAR_CASES sets their number.
 import { expect, test } from "bun:test";
 import { RequestError } from "../../src/errors.ts";
+import { buildVocabulary } from "../../src/grammar/build_vocabulary.ts";
 import { compileGrammar } from "../../src/grammar/compile.ts";
 import { type GrammarConstraint, GrammarConstraints } from "../../src/grammar/token_constraint.ts";
 import { TokenVocabulary } from "../../src/grammar/vocabulary.ts";
@@ -186,10 +187,12 @@ test("a grammar that is too ambiguous is given up instead of holding the engine"
 
 test("a vocabulary that lacks bytes writes what it can and never gets stuck", () => {
   const letters = [...'{}[]":, abc'].map((char) => Buffer.from(char));
-  const poor = new TokenVocabulary({
-    vocabSize: 20,
-    bytesOf: (id) => letters[id] ?? (id === 15 ? Buffer.from("a1") : null),
-  });
+  const poor = new TokenVocabulary(
+    buildVocabulary({
+      vocabSize: 20,
+      bytesOf: (id) => letters[id] ?? (id === 15 ? Buffer.from("a1") : null),
+    }),
+  );
   const constraints = new GrammarConstraints(poor);
   const object = constraints.create(
     schemaGrammar({ type: "object", properties: { b: { type: "string", maxLength: 3 } } }),

@@ -1,4 +1,6 @@
 // Vocabularies for tests: made-up ones of any size in the shape of byte-level BPE, and one of single bytes.
+
+import { buildVocabulary } from "../../src/grammar/build_vocabulary.ts";
 import { TokenVocabulary } from "../../src/grammar/vocabulary.ts";
 
 /** A small deterministic generator (mulberry32). */
@@ -64,10 +66,12 @@ export function syntheticVocabulary(size: number, seed = 1, special = 3): TokenV
       add(encoder.encode(pick(MARKS) + pick([...MARKS, ...SYLLABLES, " "]) + (random() < 0.5 ? pick(SYLLABLES) : "")));
   }
   const list = [...tokens.values()];
-  return new TokenVocabulary({ vocabSize: size, bytesOf: (id) => list[id] ?? null });
+  return new TokenVocabulary(buildVocabulary({ vocabSize: size, bytesOf: (id) => list[id] ?? null }));
 }
 
 /** Ids are bytes; 256 has no text. */
 export function byteVocabulary(): TokenVocabulary {
-  return new TokenVocabulary({ vocabSize: 257, bytesOf: (id) => (id < 256 ? Uint8Array.of(id) : null) });
+  return new TokenVocabulary(
+    buildVocabulary({ vocabSize: 257, bytesOf: (id) => (id < 256 ? Uint8Array.of(id) : null) }),
+  );
 }
