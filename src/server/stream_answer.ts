@@ -67,10 +67,15 @@ export async function* wholePieces(
   recordPlan(request, plan);
   for await (const piece of generateChoices(context, plan, request.signal)) {
     if (piece.finishReason === "cancelled" && !request.signal.aborted) {
-      throw new HttpError(503, "cancelled", "The server ended this request before it was complete");
+      throw endedEarly();
     }
     yield piece;
   }
+}
+
+/** The server goes down with this request under way. */
+export function endedEarly(): HttpError {
+  return new HttpError(503, "cancelled", "The server ended this request before it was complete");
 }
 
 function recordPlan(request: Request, { served }: GenerationPlan): void {

@@ -195,3 +195,14 @@ test("what needs former responses, and what is unknown, is refused by name", asy
   const neutral = { truncation: "disabled", background: false, store: true, previous_response_id: null, reasoning: {} };
   expect((await post(neutral)).status).toBe(200);
 });
+
+test("a stream that the server itself ends early has failed, not completed", async () => {
+  const usage = { promptTokens: 1, completionTokens: 1, cachedTokens: 0 };
+  server.engine.generate = async function* () {
+    yield { tokenIds: [97], finishReason: null, usage };
+    yield { tokenIds: [], finishReason: "cancelled", usage };
+  };
+  const types = (await eventsOf(await post({ stream: true }))).map(({ type }) => type);
+  expect(types).toContain("response.output_text.delta");
+  expect(types.slice(-2)).toEqual(["response.failed", "error"]);
+});

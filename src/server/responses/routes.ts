@@ -9,7 +9,7 @@ import { type GenerationPlan, planGeneration } from "../plan.ts";
 import { recordOf } from "../request_record.ts";
 import { refuseUnsupported } from "../sampling_schema.ts";
 import type { SseEvent } from "../sse.ts";
-import { streamAnswer, wholePieces } from "../stream_answer.ts";
+import { endedEarly, streamAnswer, wholePieces } from "../stream_answer.ts";
 import { formatGrammar } from "../structured_outputs.ts";
 import { tokenLogprobs } from "../token_logprobs.ts";
 import { toolGrammar } from "../tools/grammar.ts";
@@ -97,6 +97,8 @@ function streamedResponse(context: ServerContext, request: Request, body: Respon
     for await (const piece of pieces) {
       usage.add(piece);
       last = piece.finishReason;
+      // A part must not pass for a whole.
+      if (last === "cancelled") throw endedEarly();
       yield* writer.push(piece.text, piece.calls, tokenLogprobs(context, [piece]));
     }
     const status = statusOf(last);
