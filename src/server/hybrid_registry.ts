@@ -2,6 +2,7 @@
 // Knows masks and names; never weights.
 
 import { BASE_HYBRID, type EngineClient, type Variant } from "../engine/types.ts";
+import { EngineLostError } from "../errors.ts";
 import type { Store } from "../store/database.ts";
 import type { HybridRecord } from "../store/hybrids.ts";
 import type { PoolRecord } from "../store/pools.ts";
@@ -142,6 +143,8 @@ export class HybridRegistry {
     } catch (error) {
       // The old one goes on, where there is one.
       this.#problems.set(`pool ${pool.variant}`, messageOf(error));
+      // Says nothing of the pool: the next look tries it again.
+      if (error instanceof EngineLostError) return [];
     }
     // A pool that failed is tried again when it is converted anew, not at every look.
     this.#pools.set(pool.variant, { version, id });

@@ -1,7 +1,7 @@
 // Models, hybrids, tasks, probes, metrics and the OpenAPI document over a fake engine.
 import { afterEach, beforeEach, expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
-import { CheckpointError } from "../../src/errors.ts";
+import { CheckpointError, EngineLostError } from "../../src/errors.ts";
 import { followStore } from "../../src/server/follow_store.ts";
 import { HybridRegistry } from "../../src/server/hybrid_registry.ts";
 import { type ErrorJson, json, type TestServer, testServer } from "./support.ts";
@@ -279,4 +279,17 @@ test("a pool that cannot be loaded leaves the rest served, with the reason", asy
     'The model "tiny:j" is not served here: Cannot load pool "/torn": it is torn',
   );
   expect(await json<Hybrid>(await server.get("/v1/hybrids/j"))).toMatchObject({ served: false });
+});
+
+test("a pool that met a lost engine is tried again at the next look", async () => {
+  const { store, engine, context } = server;
+  const load = engine.loadPool.bind(engine);
+  engine.loadPool = () => Promise.reject(new EngineLostError("engine_restarting", "lost for a moment"));
+  store.pools.put({ backbone: "tiny", variant: "gdn", path: "/pools/gdn", recipe: {} });
+  await context.hybrids.sync();
+  expect(context.hybrids.poolOf("gdn")).toBeNull();
+  engine.loadPool = load;
+  await context.hybrids.sync();
+  expect(context.hybrids.poolOf("gdn")).not.toBeNull();
+  expect(context.hybrids.problems.has("pool gdn")).toBe(false);
 });
