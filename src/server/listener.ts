@@ -8,7 +8,7 @@ import { withTimeout } from "./sse.ts";
 /** Seconds without a byte after which a connection is closed; streams send pings more often. */
 const IDLE_TIMEOUT_S = 60;
 /** Answers that may take longer than that before their first byte. */
-const SLOW_PATHS = /^\/v1\/((chat\/)?completions|responses|score)$|\/events$/;
+const SLOW_PATHS = /^\/v1\/((chat\/)?completions|responses|score|sessions|hybrids\/[^/]+\/load)$|\/events$/;
 
 /** Answers a request from the given address. */
 type Handle = (request: Request, address: string) => Response | Promise<Response>;

@@ -103,7 +103,7 @@ function samplingOf(context: ServerContext, body: SamplingBody): SamplingParams 
   return {
     temperature: body.temperature ?? (defaults.doSample === false ? 0 : (defaults.temperature ?? 1)),
     topP: body.top_p ?? defaults.topP ?? 1,
-    topK: body.top_k ?? defaults.topK ?? 0,
+    topK: Math.max(0, body.top_k ?? defaults.topK ?? 0),
     minP: body.min_p ?? defaults.minP ?? 0,
     presencePenalty: body.presence_penalty ?? 0,
     frequencyPenalty: body.frequency_penalty ?? 0,

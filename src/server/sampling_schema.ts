@@ -25,7 +25,7 @@ export const samplingFields = {
   max_tokens: t.Optional(integer(1, INT32_MAX, "Most tokens to generate; the context's end also ends the text")),
   temperature: t.Optional(number(0, 2, "0 takes the most likely token")),
   top_p: t.Optional(number(1e-6, 1, "Nucleus mass; 1 is off")),
-  top_k: t.Optional(integer(0, INT32_MAX, "Keep the k most likely tokens; 0 is off")),
+  top_k: t.Optional(integer(-1, INT32_MAX, "Keep the k most likely tokens; 0 and -1 are off")),
   min_p: t.Optional(number(0, 1, "Drop tokens below this part of the top probability; 0 is off")),
   frequency_penalty: t.Optional(number(-2, 2, "Per time a token has been generated; 0 is off")),
   presence_penalty: t.Optional(number(-2, 2, "Once for a token that has been generated; 0 is off")),

@@ -121,7 +121,7 @@ test("logprobs of a chat answer carry bytes and alternatives", async () => {
 test("sampling fields reach the engine; the defaults are OpenAI's", async () => {
   const fields = { temperature: 0.5, top_p: 0.9, top_k: 40, min_p: 0.1, seed: 9, stop_token_ids: [3] };
   await server.send("POST", "/v1/completions", { prompt: "a", ...fields });
-  await server.send("POST", "/v1/completions", { prompt: "a", seed: 1, ignore_eos: true });
+  await server.send("POST", "/v1/completions", { prompt: "a", seed: 1, ignore_eos: true, top_k: -1 });
   const adjusted = { presence_penalty: 1, frequency_penalty: -2, repetition_penalty: 1.5, logit_bias: { "5": -100 } };
   await server.send("POST", "/v1/completions", { prompt: "a", ...adjusted });
   expect(server.engine.requests[0]).toMatchObject({
