@@ -1,4 +1,5 @@
-// What a long prompt costs the streams beside it: gaps between their tokens before it comes, and while it is prefilled.
+// What a long prompt costs the streams beside it: gaps between their tokens before it comes, while it is prefilled, and after.
+// The streams' own contexts grow meanwhile, so the last of its gaps are held against those right after.
 import { randomRequests } from "../../src/bench/serve/prompts.ts";
 import { readEvents, sendRequest, type Target } from "../../src/bench/serve/request.ts";
 import { type Distribution, distributionOf } from "../../src/bench/statistics.ts";
@@ -11,7 +12,10 @@ export interface InterferenceRow {
   readonly promptTokens: number;
   readonly before: Distribution;
   readonly during: Distribution;
-  /** Of the medians. */
+  /** Of the last fifth of the prefill, and of the time after it. */
+  readonly late: Distribution;
+  readonly after: Distribution;
+  /** Of the last two medians. */
   readonly ratio: number;
   /** Time to the first token of the long prompt. */
   readonly ttft: number;
@@ -42,18 +46,24 @@ export async function measureInterference(
       const begin = performance.now();
       const [long] = randomRequests(1, [model], { ...lengths, input: promptTokens, output: 2 }, seed++);
       const record = await sendRequest(target, long!, { ignoreEos: true, temperature: 0 });
+      const end = begin + record.ttft;
+      await Bun.sleep(calmMs);
       leave.abort();
       await Promise.allSettled(running);
       if (record.failure !== null) throw new Error(`${model}, ${promptTokens} tokens: ${record.failure}`);
-      const before = distributionOf(arrivals.flatMap((times) => gapsBetween(times, calm, begin)))!;
-      const during = distributionOf(arrivals.flatMap((times) => gapsBetween(times, begin, begin + record.ttft)))!;
+      const gaps = (from: number, to: number) =>
+        distributionOf(arrivals.flatMap((times) => gapsBetween(times, from, to)))!;
+      const late = gaps(end - record.ttft / 5, end);
+      const after = gaps(end + calmMs / 10, end + calmMs);
       rows.push({
         model,
         streams,
         promptTokens,
-        before,
-        during,
-        ratio: during.median / before.median,
+        before: gaps(calm, begin),
+        during: gaps(begin, end),
+        late,
+        after,
+        ratio: late.median / after.median,
         ttft: record.ttft,
       });
     }

@@ -64,7 +64,9 @@ const interference: readonly BenchColumn<InterferenceRow>[] = [
   column("p99", (row) => ms(row.before.p99)),
   column("during: median", (row) => ms(row.during.median)),
   column("p99", (row) => ms(row.during.p99)),
-  column("median ratio", (row) => `${row.ratio.toFixed(2)}x`),
+  column("last fifth: median", (row) => ms(row.late.median)),
+  column("after: median", (row) => ms(row.after.median)),
+  column("last fifth / after", (row) => `${row.ratio.toFixed(2)}x`),
   column("prompt's TTFT ms", (row) => ms(row.ttft)),
 ];
 
