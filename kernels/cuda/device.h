@@ -17,7 +17,7 @@ constexpr unsigned kWarp = 32, kAll = 0xffffffffu;
 cudaStream_t stream();
 
 /// What a kernel has to say against its arguments, read by the host after it.
-enum Complaint : int32_t { kNone = 0, kIndex, kPosition, kNotANumber, kRows };
+enum Complaint : int32_t { kNone = 0, kIndex, kPosition, kRows };
 struct Report {
   int32_t complaint, row, value, limit;
 };

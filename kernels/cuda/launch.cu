@@ -20,8 +20,6 @@ const char* phrase(int32_t complaint) {
       return "row %d names %d, expected 0 to %d";
     case kPosition:
       return "sequence %d starts at %d, its slot holds the state at position %d";
-    case kNotANumber:
-      return "row %d: logit %d is not a number (of %d)";
     default:
       return "sequence %d has %d rows, expected %d: there are as many rows as sequences";
   }
