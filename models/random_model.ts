@@ -1,5 +1,5 @@
-// Models and pools with random weights, for measuring speed. Values are drawn while they are loaded, piece by piece, through
-// the same loader as a checkpoint's, so that no second copy of the weights exists.
+// Models and pools with random weights, for measuring speed. They pass through the same loader as a checkpoint's, but
+// matrices are drawn on the device, one at a time: no second copy of the weights exists, and none in host memory.
 import type { Ops } from "../src/ops/ops.ts";
 import { createLinearMixer } from "./attention/create.ts";
 import type { LinearShape, Variant } from "./attention/mixer.ts";

@@ -1,6 +1,6 @@
-// Tensors with random values under a model's names: matrices N(0, 0.02²) in bfloat16, the rest as a fresh model has them.
-// The same seed gives the same values, in whatever order and pieces they are read.
-import type { StoredTensor, TensorReader } from "../src/checkpoint/tensors.ts";
+// Tensors with random values under a model's names: uniform bfloat16 matrices of deviation 0.02, the rest as a fresh model
+// has them. The same seed gives the same values, in whatever order and pieces they are read, and wherever they are drawn.
+import type { Draw, StoredTensor, TensorReader } from "../src/checkpoint/tensors.ts";
 import { CheckpointError } from "../src/errors.ts";
 import { CounterRandom, streamOf } from "../src/tensor/random.ts";
 import { createTensor } from "./attention/init_draw.ts";
@@ -9,17 +9,17 @@ import type { ModelConfig } from "./config.ts";
 import { modelTensors } from "./load.ts";
 import type { ParameterSpec } from "./parameters.ts";
 import { poolTensors } from "./pool.ts";
+import { fillRandomBf16 } from "./random_numbers.ts";
 
 const DEVIATION = 0.02;
-const TABLE_BITS = 12;
+/** Uniform numbers in [-scale, scale) have this deviation. */
+const SCALE = DEVIATION * Math.sqrt(3);
 
 /** Draws every tensor of a list; what is no matrix by `vector`. */
 class RandomTensors implements TensorReader {
   readonly #specs: ReadonlyMap<string, ParameterSpec>;
   readonly #seed: number;
   readonly #vector: (spec: ParameterSpec, random: CounterRandom) => Float32Array;
-  /** Normal values to choose from; drawing each anew would take minutes for a billion. */
-  readonly #normals: Uint16Array;
 
   constructor(
     specs: readonly ParameterSpec[],
@@ -29,8 +29,6 @@ class RandomTensors implements TensorReader {
     this.#specs = new Map(specs.map((spec) => [spec.name, spec]));
     this.#seed = seed;
     this.#vector = vector;
-    const bits = new Uint32Array(new CounterRandom(seed).normals(1 << TABLE_BITS, DEVIATION).buffer);
-    this.#normals = Uint16Array.from(bits, (word) => word >>> 16);
   }
 
   names(): Iterable<string> {
@@ -42,19 +40,15 @@ class RandomTensors implements TensorReader {
     return spec && { dtype: spec.shape.length === 2 ? "BF16" : "F32", shape: spec.shape };
   }
 
+  draw(name: string): Draw | null {
+    return this.find(name)?.dtype === "BF16" ? { seed: streamOf(`${this.#seed}.${name}`), scale: SCALE } : null;
+  }
+
   readInto(name: string, offset: number, out: Uint8Array): void {
-    if (this.find(name)?.dtype !== "BF16") throw new CheckpointError(`Cannot draw tensor "${name}": it is no matrix`);
+    const draw = this.draw(name);
+    if (draw === null) throw new CheckpointError(`Cannot draw tensor "${name}": it is no matrix`);
     const values = new Uint16Array(out.buffer, out.byteOffset, out.length / 2);
-    const stream = streamOf(`${this.#seed}.${name}`);
-    const normals = this.#normals;
-    let index = offset / 2;
-    for (let i = 0; i < values.length; i++) {
-      // The finaliser of MurmurHash3: a value depends on its index alone, so that pieces fit together.
-      let h = Math.imul((index++ + stream) | 0, 0x9e3779b1);
-      h = Math.imul(h ^ (h >>> 16), 0x85ebca6b);
-      h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35);
-      values[i] = normals[h >>> (32 - TABLE_BITS)]!;
-    }
+    fillRandomBf16(values, offset / 2, draw.seed, draw.scale);
   }
 
   float32(name: string): Float32Array {

@@ -169,7 +169,7 @@ export class WeightLoader {
     const stored = this.#stored(name);
     const raw = this.ops.empty(stored.shape, stored.device);
     try {
-      this.#stream(this.#prefix + name, raw);
+      this.#fill(this.#prefix + name, raw);
       return this.#converted(raw);
     } catch (error) {
       this.ops.free(raw);
@@ -225,6 +225,13 @@ export class WeightLoader {
       const count = chunk.length / dtypeBytes[device];
       this.ops.upload({ ptr: dst.ptr + done, shape: [count], dtype: device }, chunk);
     }
+  }
+
+  /** Numbers that are no more than random are made where they lie; a large model's would take minutes on their way. */
+  #fill(name: string, dst: Tensor): void {
+    const draw = this.#reader.draw?.(name) ?? null;
+    if (draw === null) this.#stream(name, dst);
+    else this.ops.fillRandom(dst, draw.seed, draw.scale);
   }
 
   /** File to device in chunks, so that no second copy of a large tensor exists. */

@@ -50,6 +50,9 @@ GRAFT_EXPORT int32_t graft_download(void* dst_host, const void* src, uint64_t by
 GRAFT_EXPORT int32_t graft_copy(void* dst, const void* src, uint64_t bytes);
 GRAFT_EXPORT int32_t graft_zero(void* dst, uint64_t bytes);
 GRAFT_EXPORT int32_t graft_convert(void* dst, const void* src, int32_t dst_dtype, int32_t src_dtype, uint64_t n);
+/* n numbers of F32 or BF16, uniform in [-scale, scale): number i depends on seed and i alone and is the same in every
+ * library. */
+GRAFT_EXPORT int32_t graft_fill_random(void* dst, uint64_t n, int32_t dtype, int32_t seed, float scale);
 
 /* ---- linear layers ---- */
 /* Bytes of a packed [out, in] weight. The layout is the library's own; rows are padded as it likes. */

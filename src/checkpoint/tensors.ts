@@ -9,6 +9,12 @@ export interface StoredTensor {
   readonly shape: readonly number[];
 }
 
+/** A tensor that is no more than random numbers: what Device.fillRandom() takes to make them where they are needed. */
+export interface Draw {
+  readonly seed: number;
+  readonly scale: number;
+}
+
 /** A set of stored tensors. */
 export interface TensorReader {
   names(): Iterable<string>;
@@ -18,6 +24,8 @@ export interface TensorReader {
   readInto(name: string, offset: number, out: Uint8Array): void;
   /** All values as float32. @throws CheckpointError if there is no such tensor of floats. */
   float32(name: string): Float32Array;
+  /** How to make a tensor's numbers instead of reading them; null, or absent, where they are stored. */
+  draw?(name: string): Draw | null;
 }
 
 /** A tensor under the name and shape that the model uses. */

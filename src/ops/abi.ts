@@ -26,6 +26,7 @@ export const symbols = {
   graft_copy: { args: [p, p, u], returns: i },
   graft_zero: { args: [p, u], returns: i },
   graft_convert: { args: [p, p, i, i, u], returns: i },
+  graft_fill_random: { args: [p, u, i, i, f], returns: i },
   graft_linear_packed_bytes: { args: [i, i, i], returns: d },
   graft_linear_pack: { args: [p, p, i, i, i], returns: i },
   graft_linear: { args: [p, p, p, p, p, i, i, i, i], returns: i },

@@ -162,6 +162,13 @@ export class Device implements DeviceMemory {
     this.check("convert", status);
   }
 
+  /** Numbers uniform in [-scale, scale), made where they lie: the same for a seed in every library. For f32 and bf16. */
+  fillRandom(dst: Tensor, seed: number, scale: number): void {
+    const { ptr, dtype } = dst;
+    const status = this.symbols.graft_fill_random(ptr as never, numel(dst), dtypeCode(dtype), seed | 0, scale);
+    this.check("fillRandom", status);
+  }
+
   /** Host memory that stays where it is; free with hostFree. */
   hostAlloc(bytes: number): number {
     const ptr = Number(this.symbols.graft_host_alloc(bytes));

@@ -1,6 +1,7 @@
 // Memory and start-up of the kernel libraries: zeroed aligned blocks, exact conversions, refusals, what device info says.
 import { expect, test } from "bun:test";
-import { isas, opsOf, randomFloats } from "../support/kernels.ts";
+import { fillRandomBf16 } from "../../models/random_numbers.ts";
+import { forwardLibraries, isas, opsOf, randomFloats } from "../support/kernels.ts";
 import { expectSameBits } from "../support/op_case.ts";
 
 /** bfloat16 bits of a float, nearest even, from its definition: the closer of the two neighbours, ties to the even one. */
@@ -98,4 +99,39 @@ test.each(isas)("graft_free() takes back null and what alloc() gave on %s", asyn
   const blocks = Array.from({ length: 100 }, (_, i) => ops.allocBytes(1 << (i % 23)));
   expect(new Set(blocks).size).toBe(100);
   for (const block of blocks) ops.freeBytes(block);
+});
+
+test.each(forwardLibraries)("fillRandom() makes the same numbers in every library: %s", async (isa) => {
+  const ops = await opsOf(isa);
+  const count = 70_001;
+  const [wide, narrow] = [ops.empty([count]), ops.empty([count + 1], "bf16")];
+  ops.fillRandom(wide, 0x9abc_def0, 0.03);
+  ops.fillRandom({ ...narrow, shape: [count] }, 0x9abc_def0, 0.03);
+  const values = ops.toFloat32(wide);
+  const mean = values.reduce((a, b) => a + b, 0) / count;
+  const square = values.reduce((a, b) => a + b * b, 0) / count;
+  expect(values.every((x) => x >= Math.fround(-0.03) && x < Math.fround(0.03))).toBe(true);
+  expect(Math.abs(mean)).toBeLessThan(3e-4); // four standard errors
+  expect(square).toBeCloseTo(3e-4, 5);
+  const bits = new Uint16Array(count + 1);
+  ops.download(narrow, bits);
+  expect([...bits]).toEqual([...values].map(bfloat16Bits).concat(0));
+  const [host, rest] = [new Uint16Array(count), new Uint16Array(100)];
+  fillRandomBf16(host, 0, 0x9abc_def0, 0.03);
+  fillRandomBf16(rest, count - 100, 0x9abc_def0, 0.03);
+  expect([...host]).toEqual([...bits.subarray(0, count)]);
+  expect([...rest]).toEqual([...host.subarray(count - 100)]);
+  const other = ops.empty([count]);
+  ops.fillRandom(other, 0x9abc_def1, 0.03);
+  expect(ops.toFloat32(other).filter((x, i) => x === values[i]).length).toBeLessThan(10);
+  for (const t of [wide, narrow, other]) ops.free(t);
+});
+
+test.each(forwardLibraries)("fillRandom() refuses what is no float on %s", async (isa) => {
+  const ops = await opsOf(isa);
+  const t = ops.empty([4]);
+  expect(ops.symbols.graft_fill_random(t.ptr as never, 4, 2, 1, 1)).toBe(1);
+  expect(() => ops.fillRandom(t, 1, Number.NaN)).toThrow("the scale is no number");
+  expect(ops.symbols.graft_fill_random(0 as never, 4, 0, 1, 1)).toBe(1);
+  ops.free(t);
 });
