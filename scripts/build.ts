@@ -17,7 +17,10 @@ function newest(paths: string[]): number {
 }
 
 const inputs = ["src", "models", "migrations", "package-lock.json", "scripts/build.ts"].map((path) => join(root, path));
-const libraries = readdirSync(join(root, "build", "kernels")).filter((name) => name.endsWith(".so"));
+// The emulator is not bundled.
+const libraries = readdirSync(join(root, "build", "kernels")).filter(
+  (name) => name.endsWith(".so") && name !== "libgraft_simt.so",
+);
 inputs.push(...libraries.map((name) => join(root, "build", "kernels", name)));
 
 if (!existsSync(target) || statSync(target).mtimeMs < newest(inputs)) {

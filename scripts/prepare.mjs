@@ -48,8 +48,9 @@ if (spawnSync("g++", ["--version"]).status !== 0) {
       "built elsewhere: it needs no compiler. The type check and the tests without kernels work as they are",
   );
 }
-// What is run needs the host's libraries; what is tested, the CUDA kernels in their emulator too.
+// What is run needs the host's libraries, and the CUDA ones where nvcc is there to make them; what is tested, the CUDA
+// kernels in their emulator.
 const executable = process.argv.includes("--executable");
-const libraries = executable ? ["reference", "avx2", "avx512", "avx512_bf16"] : ["all"];
+const libraries = executable ? ["reference", "avx2", "avx512", "avx512_bf16", "--optional-cuda"] : ["all"];
 if (!run(bun, ["kernels/build.ts", ...libraries])) stop("Cannot build the kernels: see the compiler's message above");
 if (executable && !run(bun, ["scripts/build.ts"])) stop("Cannot build dist/graft");

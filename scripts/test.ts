@@ -26,7 +26,8 @@ async function runTests(name: string, paths: string[], env: Record<string, strin
       cwd: root,
       stdout: "inherit",
       stderr: "inherit",
-      env: { ...process.env, ...env },
+      // Tests that concern a device name it.
+      env: { ...process.env, GRAFT_DEVICE: "cpu", ...env },
     },
   );
   const status = await child.exited;

@@ -37,20 +37,22 @@ extern "C" int32_t graft_device_info(char* json_host, int32_t capacity) {
 #else
 
 extern "C" int32_t graft_init(int32_t) {
-  int count = 0;
+  int count = 0, driver = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
+  // Zero where there is no libcuda.so.1.
+  if (error == cudaErrorInsufficientDriver && cudaDriverGetVersion(&driver) == cudaSuccess && driver == 0)
+    return graft::fail(GRAFT_UNSUPPORTED, "the NVIDIA driver's library libcuda.so.1 is not found");
   if (error == cudaErrorInsufficientDriver)
-    return graft::fail(GRAFT_UNSUPPORTED, "Cannot use CUDA: the driver is older than this build needs (CUDA %d.%d)",
-                       CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
-  if (error != cudaSuccess || count == 0)
-    return graft::fail(
-        GRAFT_UNSUPPORTED, "Cannot use CUDA: %s",
-        error == cudaSuccess || error == cudaErrorNoDevice ? "there is no device" : cudaGetErrorString(error));
+    return graft::fail(GRAFT_UNSUPPORTED, "the NVIDIA driver is too old: it is of CUDA %d.%d, this build needs %d.%d",
+                       driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
+  if (error == cudaErrorNoDevice || (error == cudaSuccess && count == 0))
+    return graft::fail(GRAFT_UNSUPPORTED, "the driver shows no device");
+  if (error != cudaSuccess) return graft::fail(GRAFT_UNSUPPORTED, "%s", cudaGetErrorString(error));
   cudaDeviceProp device;
   if (cudaGetDeviceProperties(&device, 0) != cudaSuccess)
-    return graft::fail(GRAFT_DEVICE, "Cannot use CUDA: the device does not answer");
+    return graft::fail(GRAFT_DEVICE, "the device does not answer");
   if (device.major < 8)
-    return graft::fail(GRAFT_UNSUPPORTED, "Cannot use %s: compute capability %d.%d, expected 8.0 or newer", device.name,
+    return graft::fail(GRAFT_UNSUPPORTED, "%s has compute capability %d.%d, expected 8.0 or newer", device.name,
                        device.major, device.minor);
   return open();
 }

@@ -66,7 +66,7 @@ int32_t open() {
   cudaError_t error = cudaStreamCreateWithFlags(&the_stream, cudaStreamNonBlocking);
   if (error == cudaSuccess)
     error = cudaHostAlloc(reinterpret_cast<void**>(&the_report), sizeof(Report), cudaHostAllocMapped);
-  if (error != cudaSuccess) return fail(GRAFT_DEVICE, "Cannot open the device: %s", cudaGetErrorString(error));
+  if (error != cudaSuccess) return fail(GRAFT_DEVICE, "the device cannot be opened: %s", cudaGetErrorString(error));
   *the_report = {};
   return GRAFT_OK;
 }

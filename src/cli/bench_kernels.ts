@@ -48,7 +48,7 @@ over more memory than the caches hold.`,
     if (cases.length === 0) throw new UsageError(`Invalid value for --filter: no case contains "${flags.filter}"`);
     const [ops, reference] = [
       await Ops.load(kernelOptions(flags)),
-      await Ops.load({ ...kernelOptions(flags), isa: "reference" }),
+      await Ops.load({ ...kernelOptions(flags), device: "cpu", isa: "reference" }),
     ];
     const cache = lastLevelCacheBytes();
     const options = { seconds: flags.seconds, uncachedBytes: 4 * cache };

@@ -12,7 +12,8 @@ import { BASE_HYBRID } from "../engine/types.ts";
 import { RequestError } from "../errors.ts";
 import { Ops } from "../ops/ops.ts";
 import { Store } from "../store/database.ts";
-import { DATA_DIR_FLAG, type Flags, THREADS_FLAG, UsageError } from "./config.ts";
+import { DATA_DIR_FLAG, type Flags, UsageError } from "./config.ts";
+import { KERNEL_FLAGS, kernelOptions } from "./kernel_flags.ts";
 import { type ModelArgument, resolveModel } from "./model_argument.ts";
 
 export const MODEL_BENCH_FLAGS = {
@@ -42,7 +43,7 @@ export const MODEL_BENCH_FLAGS = {
   "kv-dtype": { type: "string", choices: ["f32", "bf16"], default: "f32", help: "KV cache", env: false },
   "state-dtype": { type: "string", choices: ["f32", "bf16"], default: "f32", help: "recurrent states", env: false },
   chunk: { type: "integer", min: 1, max: 65_536, default: 512, help: "token rows of one step", env: false },
-  threads: THREADS_FLAG,
+  ...KERNEL_FLAGS,
   output: {
     type: "string",
     short: "o",
@@ -114,7 +115,7 @@ export async function openSubject(
   }
   const counts =
     flags.replaced === undefined || flags.replaced === "all" ? [] : countsIn("replaced", flags.replaced, 0);
-  const ops = await Ops.load({ threads: flags.threads ?? 0, timeKernels });
+  const ops = await Ops.load({ ...kernelOptions(flags), timeKernels });
   const opened =
     flags.shape === undefined
       ? openCheckpoint(ops, argument!, flags, maxTokens)
@@ -219,7 +220,7 @@ function withRows(subject: Subject, masks: readonly Mask[], flags: ModelBenchFla
         model: subject.name,
         weightBytes: costs.weightBytes,
         numParams: costs.numParams,
-        backend: `cpu ${subject.ops.isa}`,
+        backend: subject.ops.kind === "cuda" ? "cuda" : `cpu ${subject.ops.isa}`,
         threads,
         weightType,
         ...types,

@@ -10,11 +10,12 @@ import { type PreparedData, prepareData, rowEncoder } from "../convert/prepare_d
 import { type Recipe, type RecipeOptions, resolveRecipe } from "../convert/recipe.ts";
 import { sampleIntoRows } from "../convert/sample_rows.ts";
 import { JobCancelled } from "../jobs/reporter.ts";
+import type { LibraryOptions } from "../ops/library.ts";
 import { Ops } from "../ops/ops.ts";
 import { Tokenizer } from "../text/tokenizer.ts";
 import { defineCommand } from "./command.ts";
 import { DATA_DIR_FLAG, type Flags, JOB_FLAG, JSON_FLAG, type ParsedArgs, UsageError } from "./config.ts";
-import { KERNEL_FLAGS, kernelOptions } from "./kernel_flags.ts";
+import { KERNEL_FLAGS, trainingOptions } from "./kernel_flags.ts";
 import { registerModel, resolveModel } from "./model_argument.ts";
 import { runReported, type WorkContext } from "./reported.ts";
 import { formatTable } from "./table.ts";
@@ -88,6 +89,7 @@ same command and ends with the same weights.`,
     ],
   },
   async ({ flags, positionals }: ParsedArgs<typeof FLAGS>) => {
+    const kernels = trainingOptions(flags);
     const [model] = positionals;
     const { out, ...rest } = flags;
     const identity = {
@@ -96,6 +98,7 @@ same command and ends with the same weights.`,
       out: out === undefined ? null : resolve(out),
       job: undefined,
       "lib-dir": undefined,
+      device: undefined,
     };
     const report = await runReported(
       {
@@ -106,16 +109,21 @@ same command and ends with the same weights.`,
         args: [JSON.stringify(identity)],
         subject: { backbone: model, variant: flags.variant },
       },
-      (context) => run(context, model!, flags),
+      (context) => run(context, model!, flags, kernels),
     );
     process.stdout.write(flags.json ? `${JSON.stringify(report, null, 2)}\n` : describe(report));
     return 0;
   },
 );
 
-async function run(context: WorkContext, argument: string, flags: ConvertFlags): Promise<Report> {
+async function run(
+  context: WorkContext,
+  argument: string,
+  flags: ConvertFlags,
+  kernels: LibraryOptions,
+): Promise<Report> {
   const { store, reporter } = context;
-  const ops = await Ops.load(kernelOptions(flags));
+  const ops = await Ops.load(kernels);
   const target = resolveModel(store, argument);
   const model = loadModel(ops, target.path);
   try {

@@ -14,7 +14,7 @@ import { defineCommand } from "./command.ts";
 import { DATA_DIR_FLAG, type Flags } from "./config.ts";
 import { convertCommand } from "./convert.ts";
 import { streamCompletion } from "./demo_client.ts";
-import { KERNEL_FLAGS, kernelOptions, kernelWords } from "./kernel_flags.ts";
+import { KERNEL_FLAGS, type KernelUse, kernelOptions, kernelUse, kernelWords } from "./kernel_flags.ts";
 import { searchCommand } from "./search.ts";
 import { untilStopped } from "./serve.ts";
 import { formatTable } from "./table.ts";
@@ -55,15 +55,15 @@ finished in the same data folder is not done again, unless --fresh.`,
       if (!existsSync(corpus)) writeText(corpus, CORPUS.seed, CORPUS.documents);
       const dir = ["--data-dir", store.dir.root];
       const given = flags.threads === undefined ? [] : ["--threads", String(flags.threads)];
-      const kernels = [...given, ...kernelWords(flags)];
+      const kernels = (use: KernelUse) => [...given, ...kernelWords(flags, use)];
       const fresh = flags.fresh ? ["--restart"] : [];
       const convert = [model, "--variant", flags.variant, "--data", corpus, "--tokens", flags.tokens, ...fresh];
-      await type("convert", convertCommand, [...convert, ...kernels, ...dir]);
+      await type("convert", convertCommand, [...convert, ...kernels("training"), ...dir]);
       for (const task of bundledTasks) {
         const part = (name: string) => join(folder, "tasks", task, `${name}.jsonl`);
         const search = [model, "--name", task, "--variant", flags.variant, "--task", part("search")];
         const rule = ["--report", part("report"), "--max-drop", "0.05"];
-        await type("search", searchCommand, [...search, ...rule, ...kernels, ...dir]);
+        await type("search", searchCommand, [...search, ...rule, ...kernels("scoring"), ...dir]);
       }
       return await serve(store, model, flags);
     } finally {
@@ -107,7 +107,7 @@ async function serve(store: Store, model: string, given: DemoFlags): Promise<num
     requestTimeoutMs: null,
     maxBodyBytes: 64 * 2 ** 20,
     maxJobs: 16,
-    jobFlags: kernelWords(given),
+    jobFlags: (kind) => kernelWords(given, kernelUse(kind)),
     version: VERSION,
     log,
   });

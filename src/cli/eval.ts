@@ -18,7 +18,7 @@ import { writeFileAtomically } from "../store/files.ts";
 import { defineCommand } from "./command.ts";
 import { DATA_DIR_FLAG, type Flags, JSON_FLAG, type ParsedArgs, UsageError } from "./config.ts";
 import { type OpenedModel, openModel } from "./eval_engine.ts";
-import { KERNEL_FLAGS, kernelOptions, STATE_DTYPE_FLAG } from "./kernel_flags.ts";
+import { DTYPE_FLAG, KERNEL_FLAGS, kernelOptions, STATE_DTYPE_FLAG } from "./kernel_flags.ts";
 import { type ModelArgument, resolveModel } from "./model_argument.ts";
 import { TerminalReporter } from "./progress.ts";
 import { formatTable } from "./table.ts";
@@ -42,6 +42,7 @@ const FLAGS = {
   },
   generate: { type: "boolean", help: "completions: decode and compare texts instead of checking the greedy ids" },
   records: { type: "string", value: "FILE", help: "write what every document got, as JSONL" },
+  dtype: DTYPE_FLAG,
   "state-dtype": STATE_DTYPE_FLAG,
   ...KERNEL_FLAGS,
   "data-dir": DATA_DIR_FLAG,
@@ -70,7 +71,10 @@ lm-evaluation-harness. The hybrid is a registered one (as graft search makes the
     const store = Store.open(flags["data-dir"]);
     try {
       const target = resolveModel(store, positionals[0]!);
-      const opened = await openModel(store, target, kernelOptions(flags), { stateDtype: flags["state-dtype"] });
+      const opened = await openModel(store, target, kernelOptions(flags), {
+        stateDtype: flags["state-dtype"],
+        ...(flags.dtype === undefined ? {} : { weightDtype: flags.dtype }),
+      });
       try {
         await run(store, target, opened, flags);
       } finally {

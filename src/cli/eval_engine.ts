@@ -6,8 +6,9 @@ import { loadModel } from "../../models/load.ts";
 import type { LinearPool, LoadedModel } from "../../models/model.ts";
 import { loadPool } from "../../models/pool.ts";
 import { createEngine } from "../engine/create.ts";
+import { typesFor } from "../engine/default_types.ts";
 import type { Engine } from "../engine/engine.ts";
-import type { EngineOptions } from "../engine/types.ts";
+import type { EngineOptions, EngineWorkerOptions } from "../engine/types.ts";
 import { RequestError } from "../errors.ts";
 import { taskEncoder } from "../eval/encoder.ts";
 import { type BosPolicy, type PreparedTask, prepareTask } from "../eval/requests.ts";
@@ -34,13 +35,15 @@ export async function openModel(
   store: Store,
   target: ModelArgument,
   kernels: LibraryOptions,
-  options: EngineOptions = {},
+  options: EngineOptions & Pick<EngineWorkerOptions, "weightDtype"> = {},
 ): Promise<OpenedModel> {
   const ops = await Ops.load(kernels);
-  const model = loadModel(ops, target.path);
+  const types = typesFor(ops, options);
+  const dtype = types.weights === undefined ? {} : { dtype: types.weights };
+  const model = loadModel(ops, target.path, dtype);
   registerModel(store, target, { ...model.config, identity: model.identity });
   const tokenizer = Tokenizer.load(target.path);
-  const engine = createEngine(ops, model, { ...options, prefillInterference: 0 });
+  const engine = createEngine(ops, model, { ...options, kvDtype: types.kv, prefillInterference: 0 });
   const pools = new Map<Variant, LinearPool>();
   return {
     model,
@@ -53,7 +56,7 @@ export async function openModel(
         const hint = `make it with: graft convert ${target.name} --variant ${variant} --data FILES`;
         throw new RequestError("no_pool", `Cannot find a ${variant} pool of "${target.name}": ${hint}`);
       }
-      const pool = loadPool(ops, path);
+      const pool = loadPool(ops, path, dtype);
       pools.set(variant, pool);
       engine.addPool(pool);
     },

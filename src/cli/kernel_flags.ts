@@ -1,9 +1,19 @@
-// Flags of every command that runs kernels: which library, where it is put, how many threads. Opens nothing.
+// Flags of every command that runs kernels: which device, which library, where it is put, how many threads. Opens nothing.
 import { resolve } from "node:path";
-import { isaNames, type LibraryOptions } from "../ops/library.ts";
+import { RequestError } from "../errors.ts";
+import { deviceNames, isaNames, type LibraryOptions } from "../ops/library.ts";
 import { type Flags, THREADS_FLAG } from "./config.ts";
 
+/** Where the kernels run. */
+export const DEVICE_FLAG = {
+  type: "string",
+  choices: deviceNames,
+  default: "auto",
+  help: "where to compute; auto: on a CUDA device where one answers, else on the processor",
+} as const;
+
 export const KERNEL_FLAGS = {
+  device: DEVICE_FLAG,
   threads: THREADS_FLAG,
   isa: { type: "string", choices: ["auto", ...isaNames], default: "auto", help: "instruction set of the kernels" },
   "lib-dir": {
@@ -11,6 +21,13 @@ export const KERNEL_FLAGS = {
     value: "DIR",
     help: "where the executable puts its kernel libraries (default: the temporary folder)",
   },
+} as const;
+
+/** Flag of every command that loads a model to compute with. */
+export const DTYPE_FLAG = {
+  type: "string",
+  choices: ["f32", "bf16"],
+  help: "weights in memory (default: as in the checkpoint; on a CUDA device bf16)",
 } as const;
 
 /** Flag of every command whose engine serves linear layers. */
@@ -21,17 +38,41 @@ export const STATE_DTYPE_FLAG = {
   help: "type of the recurrent states",
 } as const;
 
+type KernelFlags = Flags<typeof KERNEL_FLAGS>;
+
 /** The same as options of a library: only what was given. */
-export function kernelOptions(given: Flags<typeof KERNEL_FLAGS>): LibraryOptions {
+export function kernelOptions(given: KernelFlags): LibraryOptions {
   return {
+    device: given.device,
     isa: given.isa,
     ...(given.threads === undefined ? {} : { threads: given.threads }),
     ...(given["lib-dir"] === undefined ? {} : { extractTo: resolve(given["lib-dir"]) }),
   };
 }
 
-/** The same as words for a job's process: its kernels are those of the server that starts it. */
-export function kernelWords(given: Flags<typeof KERNEL_FLAGS>): string[] {
-  const words = given.isa === "auto" ? [] : ["--isa", given.isa];
-  return given["lib-dir"] === undefined ? words : [...words, "--lib-dir", resolve(given["lib-dir"])];
+/** The same for a command that trains, which only the processor can. @throws RequestError where a device is asked for */
+export function trainingOptions(given: KernelFlags): LibraryOptions {
+  if (given.device !== "cuda") return { ...kernelOptions(given), device: "cpu" };
+  throw new RequestError(
+    "no_training_on_device",
+    "Cannot use --device cuda: training runs on the processor only; give --device cpu, or leave --device and GRAFT_DEVICE out",
+  );
+}
+
+/** What a process that this one starts does with its kernels. */
+export type KernelUse = "training" | "scoring";
+
+/** What a job of a kind does with its kernels. */
+export function kernelUse(kind: string): KernelUse {
+  return kind === "convert" || kind === "pretrain" ? "training" : "scoring";
+}
+
+/** The same as words for a job's process: its kernels are those of the server that starts it, but training is for the processor. */
+export function kernelWords(given: KernelFlags, use: KernelUse): string[] {
+  const device = use === "training" && given.device === "cuda" ? "cpu" : given.device;
+  return [
+    ...(device === "auto" ? [] : ["--device", device]),
+    ...(given.isa === "auto" ? [] : ["--isa", given.isa]),
+    ...(given["lib-dir"] === undefined ? [] : ["--lib-dir", resolve(given["lib-dir"])]),
+  ];
 }

@@ -8,7 +8,7 @@ import { PretrainCancelled, pretrain } from "../pretrain/pretrain.ts";
 import { type Recipe, tinyRecipe } from "../pretrain/recipe.ts";
 import { defineCommand } from "./command.ts";
 import { type Flags, JSON_FLAG, UsageError } from "./config.ts";
-import { KERNEL_FLAGS, kernelOptions } from "./kernel_flags.ts";
+import { KERNEL_FLAGS, trainingOptions } from "./kernel_flags.ts";
 import { TerminalReporter } from "./progress.ts";
 
 const flags = {
@@ -74,7 +74,7 @@ and tasks everywhere, and the same weights on processors of the same kind.`,
 type PretrainFlags = Flags<typeof flags>;
 
 async function train(flags: PretrainFlags, out: string): Promise<void> {
-  const ops = await Ops.load(kernelOptions(flags));
+  const ops = await Ops.load(trainingOptions(flags));
   const recipe: Recipe = {
     ...tinyRecipe,
     seed: flags.seed,

@@ -19,7 +19,7 @@ import { Store } from "../store/database.ts";
 import { defineCommand } from "./command.ts";
 import { DATA_DIR_FLAG, type Flags, JOB_FLAG, JSON_FLAG, type ParsedArgs, UsageError } from "./config.ts";
 import { type OpenedModel, openModel } from "./eval_engine.ts";
-import { KERNEL_FLAGS, kernelOptions } from "./kernel_flags.ts";
+import { DTYPE_FLAG, KERNEL_FLAGS, kernelOptions } from "./kernel_flags.ts";
 import { type ModelArgument, resolveModel } from "./model_argument.ts";
 import { checkedHybridName } from "./names.ts";
 import { runReported, type WorkContext } from "./reported.ts";
@@ -51,6 +51,7 @@ const FLAGS = {
     default: "auto",
   },
   generate: { type: "boolean", help: "completions: decode and compare texts instead of checking the greedy ids" },
+  dtype: DTYPE_FLAG,
   ...KERNEL_FLAGS,
   "data-dir": DATA_DIR_FLAG,
   json: JSON_FLAG,
@@ -82,7 +83,9 @@ the best-scoring one. An interrupted search is gone on with by the same command 
     const documents = sha256OfFile(task);
     const pools = poolVersions(flags, model);
     const paths = { model: resolve(model), task: resolve(task), job: undefined, "lib-dir": undefined };
-    const identity = { ...flags, ...paths, documents, pools };
+    // A search is not gone on with on another device than the one that was named.
+    const device = flags.device === "cuda" ? "cuda" : undefined;
+    const identity = { ...flags, ...paths, device, documents, pools };
     const report = await runReported(
       {
         kind: "search",
@@ -130,7 +133,12 @@ async function run(
 ): Promise<SearchReport> {
   const { store } = context;
   const target = resolveModel(store, argument);
-  const opened = await openModel(store, target, kernelOptions(flags));
+  const opened = await openModel(
+    store,
+    target,
+    kernelOptions(flags),
+    flags.dtype === undefined ? {} : { weightDtype: flags.dtype },
+  );
   try {
     const task = opened.prepare(taskFile, flags.bos);
     const reportTask = flags.report === undefined ? null : opened.prepare(flags.report, flags.bos);

@@ -28,7 +28,7 @@ status is 1 if a kernel is wrong.`,
   },
   async ({ flags }) => {
     const ops = await Ops.load(kernelOptions(flags));
-    const results = [...selftest(ops, await Ops.load({ ...kernelOptions(flags), isa: "reference" }))];
+    const results = [...selftest(ops, await Ops.load({ ...kernelOptions(flags), device: "cpu", isa: "reference" }))];
     const failed = results.filter((result) => !result.passed).length;
     const threads = Number(ops.info().threads);
     if (flags.json) {

@@ -9,7 +9,7 @@ import { type RunningServer, startServer } from "../server/start.ts";
 import { Store } from "../store/database.ts";
 import { defineCommand } from "./command.ts";
 import { DATA_DIR_FLAG, type Flags, JSON_FLAG, UsageError } from "./config.ts";
-import { KERNEL_FLAGS, kernelOptions, kernelWords, STATE_DTYPE_FLAG } from "./kernel_flags.ts";
+import { DTYPE_FLAG, KERNEL_FLAGS, kernelOptions, kernelUse, kernelWords, STATE_DTYPE_FLAG } from "./kernel_flags.ts";
 import { type ModelArgument, resolveModel } from "./model_argument.ts";
 import { formatBytes, painter } from "./terminal.ts";
 import { VERSION } from "./version.ts";
@@ -17,7 +17,7 @@ import { VERSION } from "./version.ts";
 /** Flags of every command that opens an engine of its own. */
 export const ENGINE_FLAGS = {
   ...KERNEL_FLAGS,
-  dtype: { type: "string", choices: ["f32", "bf16"], help: "weights in memory (default: as in the checkpoint)" },
+  dtype: DTYPE_FLAG,
   "max-context": {
     type: "integer",
     min: 2,
@@ -52,7 +52,11 @@ export const ENGINE_FLAGS = {
     value: "SECONDS",
     help: "how long a hybrid's counterparts stay after its last use; -1 = until room is needed, 0 = not at all",
   },
-  "kv-dtype": { type: "string", choices: ["f32", "bf16"], default: "f32", help: "type of the KV cache" },
+  "kv-dtype": {
+    type: "string",
+    choices: ["f32", "bf16"],
+    help: "type of the KV cache (default: f32; on a CUDA device bf16)",
+  },
   "state-dtype": STATE_DTYPE_FLAG,
 } as const;
 
@@ -153,8 +157,8 @@ export function engineOptions(model: ModelArgument, given: Flags<typeof ENGINE_F
   return {
     modelDir: model.path,
     ...kernelOptions(given),
-    kvDtype: given["kv-dtype"],
     stateDtype: given["state-dtype"],
+    ...(given["kv-dtype"] === undefined ? {} : { kvDtype: given["kv-dtype"] }),
     ...(given.dtype === undefined ? {} : { weightDtype: given.dtype }),
     keepAliveSeconds: given["keep-alive"],
     ...(given["pool-memory"] === undefined ? {} : { poolBytes: given["pool-memory"] }),
@@ -214,7 +218,7 @@ docs/operation.md tells the rest: keys, limits, health, metrics, logs.`,
         saveSessions: flags["save-sessions"],
         requestTimeoutMs: flags["request-timeout"] === undefined ? null : flags["request-timeout"] * 1000,
         maxJobs: flags["max-jobs"],
-        jobFlags: kernelWords(flags),
+        jobFlags: (kind) => kernelWords(flags, kernelUse(kind)),
         version: VERSION,
         log,
       });

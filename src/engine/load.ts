@@ -5,6 +5,7 @@ import { openPool } from "../../models/pool.ts";
 import { modelVocabulary } from "../grammar/model_vocabulary.ts";
 import { Ops } from "../ops/ops.ts";
 import { createEngine, type EngineHooks } from "./create.ts";
+import { typesFor } from "./default_types.ts";
 import type { Engine } from "./engine.ts";
 import { grammarConstraints } from "./grammar_constraints.ts";
 import type { EngineWorkerOptions } from "./types.ts";
@@ -25,12 +26,13 @@ export interface OpenedEngine {
  * @throws RequestError, CheckpointError, KernelError
  */
 export async function openEngine(options: EngineWorkerOptions, hooks: EngineHooks = {}): Promise<OpenedEngine> {
-  const { modelDir, weightDtype, threads, isa, extractTo, timeKernels, maxContext, pools = [] } = options;
-  const ops = await Ops.load(defined({ threads, isa, extractTo, timeKernels }));
-  const dtype = defined({ dtype: weightDtype });
+  const { modelDir, device, threads, isa, directory, extractTo, timeKernels, maxContext } = options;
+  const ops = await Ops.load(defined({ device, threads, isa, directory, extractTo, timeKernels }));
+  const types = typesFor(ops, options);
+  const dtype = defined({ dtype: types.weights });
   const model = loadModel(ops, modelDir, { ...dtype, ...defined({ maxContext }) });
   const constraints = grammarConstraints(() => modelVocabulary(modelDir, model.config.vocabSize));
-  const engine = createEngine(ops, model, options, { constraints, ...hooks });
+  const engine = createEngine(ops, model, { ...options, kvDtype: types.kv }, { constraints, ...hooks });
   const open = (directory: string) => openPool(ops, directory, dtype);
   const close = () => {
     const loaded = engine.loadedPools;
@@ -39,7 +41,7 @@ export async function openEngine(options: EngineWorkerOptions, hooks: EngineHook
     model.free();
   };
   try {
-    for (const directory of pools) engine.addPool(open(directory));
+    for (const directory of options.pools ?? []) engine.addPool(open(directory));
   } catch (error) {
     close();
     throw error;

@@ -1,7 +1,7 @@
 // The records that cross the engine's border: requests, results, hybrids, counters, and the two faces of the engine
 // (Engine in its own thread, EngineClient from another). Token ids only: no text, no HTTP, no tensors.
 import type { Variant } from "../../models/attention/mixer.ts";
-import type { Isa } from "../ops/library.ts";
+import type { DeviceKind, DeviceName, Isa } from "../ops/library.ts";
 import type { ConstraintSpec } from "./constraint.ts";
 import type { PrefixOutcome } from "./prefix_outcome.ts";
 
@@ -306,7 +306,7 @@ export interface EngineOptions {
   maxWaiting?: number;
   /** Tokens of one KV page, 1 to 1024 (default 32). */
   pageSize?: number;
-  /** default f32 */
+  /** default f32; of an engine that is opened with its model, on a CUDA device bf16 */
   kvDtype?: "f32" | "bf16";
   /**
    * Type in which recurrent states are kept between tokens (default f32). bf16 takes little more than half the memory
@@ -331,12 +331,16 @@ export interface EngineOptions {
 export interface EngineWorkerOptions extends EngineOptions {
   /** Model directory (Hugging Face layout). */
   modelDir: string;
-  /** Dtype of linear weights in memory; default: the checkpoint's (f16 becomes f32). */
+  /** Dtype of linear weights in memory; default: the checkpoint's (f16 becomes f32), on a CUDA device bf16. */
   weightDtype?: "f32" | "bf16";
   /** Kernel threads; 0 or absent = all cores. */
   threads?: number;
+  /** Where the kernels run; absent = the processor. */
+  device?: DeviceName | DeviceKind;
   /** Instruction set of the kernels; absent or "auto" = the best this processor has. */
   isa?: Isa | "auto";
+  /** Folder with other builds of the kernel libraries; for tests. */
+  directory?: string;
   /** Where to write the embedded kernel libraries when the temporary folder does not allow execution. */
   extractTo?: string;
   /** Count the time inside kernels, at a small cost per call. */

@@ -17,6 +17,8 @@ const STAGING_BYTES = 1 << 22;
 export class Device implements DeviceMemory {
   readonly symbols: KernelLibrary;
   readonly isa: OpenedLibrary["isa"];
+  /** Why a choice left to the library did not fall on a CUDA device, or null. */
+  readonly passedOver: string | null;
   /** sha256 of the kernel library. */
   readonly digest: string;
   /** Time inside kernels, where it is counted. */
@@ -25,9 +27,10 @@ export class Device implements DeviceMemory {
   readonly #staging: number;
   readonly #stagingBytes: Uint8Array;
 
-  protected constructor({ symbols, isa, clock, digest }: OpenedLibrary) {
+  protected constructor({ symbols, isa, passedOver, clock, digest }: OpenedLibrary) {
     this.symbols = symbols;
     this.isa = isa;
+    this.passedOver = passedOver;
     this.digest = digest;
     this.clock = clock;
     this.#staging = this.hostAlloc(STAGING_BYTES);
@@ -36,6 +39,11 @@ export class Device implements DeviceMemory {
 
   protected static async open(options: LibraryOptions) {
     return await openKernels(options);
+  }
+
+  /** The processor, or a CUDA device (its emulator too). */
+  get kind(): "cpu" | "cuda" {
+    return this.isa === "cuda" || this.isa === "simt" ? "cuda" : "cpu";
   }
 
   /** What the library says of the device it runs on. */

@@ -1,11 +1,12 @@
-// Finds, picks and opens the kernel library: the newest instruction set this processor has, or the one asked for.
-// In the executable the libraries are embedded; in a checkout they lie in build/kernels. Knows no ops.
+// Finds, picks and opens the kernel library: a CUDA device's, or the newest instruction set this processor has, or the one
+// asked for. In the executable the libraries are embedded; in a checkout they lie in build/kernels. Knows no ops.
 import { createHash } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { RequestError } from "../errors.ts";
 import { writeFileAtomically } from "../store/files.ts";
 import { ABI_VERSION, type KernelLibrary, openLibrary } from "./abi.ts";
+import { driverObstacle } from "./device_probe.ts";
 import { type KernelClock, timedLibrary } from "./kernel_clock.ts";
 
 /** Kernel libraries by instruction set, `reference` being the plain truth that the others are tested against. */
@@ -13,11 +14,20 @@ export const isaNames = ["reference", "avx2", "avx512", "avx512_bf16"] as const;
 /** One of them. */
 export type Isa = (typeof isaNames)[number];
 
-const embedded: Readonly<Record<Isa, () => Promise<{ default: string }>>> = {
+/** A library of another kind of device: a CUDA device, or its emulator, which only tests use. */
+export type DeviceKind = "cuda" | "simt";
+/** What a person may ask for; auto: a CUDA device where one answers, else the processor. */
+export const deviceNames = ["auto", "cpu", "cuda"] as const;
+/** One of them. */
+export type DeviceName = (typeof deviceNames)[number];
+
+const embedded: Readonly<Record<Isa | "cuda", () => Promise<{ default: string }>>> = {
   reference: () => import("../../build/kernels/libgraft_reference.so", { with: { type: "file" } }),
   avx2: () => import("../../build/kernels/libgraft_cpu_avx2.so", { with: { type: "file" } }),
   avx512: () => import("../../build/kernels/libgraft_cpu_avx512.so", { with: { type: "file" } }),
   avx512_bf16: () => import("../../build/kernels/libgraft_cpu_avx512_bf16.so", { with: { type: "file" } }),
+  // Empty where it was built without nvcc.
+  cuda: () => import("../../build/kernels/libgraft_cuda.so", { with: { type: "file" } }),
 };
 
 const AVX2 = ["avx2", "fma", "bmi2", "f16c", "movbe"];
@@ -31,14 +41,11 @@ const needs: Readonly<Record<Isa, readonly string[]>> = {
   avx512_bf16: [...AVX512, "avx512_bf16"],
 };
 
-/** A library of another kind of device: a CUDA device, or its emulator, which only tests use. */
-export type DeviceKind = "cuda" | "simt";
-
 /** Which library is opened, and from where. */
 export interface LibraryOptions {
-  /** Absent: the processor. A library of another device is taken from `directory`. */
-  readonly device?: DeviceKind;
-  /** Instruction set; absent or "auto": the best this processor has. */
+  /** Absent: the processor. The emulator's library is taken from `directory`. */
+  readonly device?: DeviceName | DeviceKind;
+  /** Instruction set of the processor; absent or "auto": the best it has. Naming one chooses the processor. */
   readonly isa?: Isa | "auto";
   /** Threads of the kernels; absent or 0: one per core. */
   readonly threads?: number;
@@ -56,6 +63,8 @@ export interface LibraryOptions {
 export interface OpenedLibrary {
   readonly symbols: KernelLibrary;
   readonly isa: Isa | DeviceKind;
+  /** Why a choice left to "auto" did not fall on a CUDA device; null where it did, or was not left. */
+  readonly passedOver: string | null;
   /** sha256 of the library: what it computes may differ from build to build. */
   readonly digest: string;
   /** null unless asked for. */
@@ -74,9 +83,53 @@ export function supportedIsas(): Isa[] {
   return isaNames.filter((isa) => needs[isa].every((flag) => flags.has(flag)));
 }
 
-/** Opens and initialises a library. @throws RequestError for an instruction set the processor lacks. */
+/** Opens and initialises a library. @throws RequestError for a device or an instruction set that is not there */
 export async function openKernels(options: LibraryOptions = {}): Promise<OpenedLibrary> {
-  if (options.device !== undefined) return start(options.device, deviceLibrary(options.device, options), options);
+  const { device = "cpu", isa = "auto" } = options;
+  if (device === "cpu") return openProcessor(options);
+  if (device !== "auto") {
+    if (isa === "auto") return openDevice(device, options);
+    throw new RequestError("kernel_library", `Cannot use --isa ${isa} with --device ${device}: it is the processor's`);
+  }
+  if (isa !== "auto") return openProcessor(options);
+  try {
+    return await openDevice("cuda", options);
+  } catch (error) {
+    if (!(error instanceof DeviceAbsent)) throw error;
+    return { ...(await openProcessor(options)), passedOver: error.reason };
+  }
+}
+
+/** Whether this build has kernels for CUDA devices at all. */
+export async function hasCudaKernels(): Promise<boolean> {
+  return Bun.file((await embedded.cuda()).default).size > 0;
+}
+
+/** No device answers; `reason` says why without naming a flag. */
+class DeviceAbsent extends RequestError {
+  readonly reason: string;
+  constructor(device: string, reason: string) {
+    super("no_device", `Cannot use --device ${device}: ${reason}`);
+    this.name = "RequestError";
+    this.reason = reason;
+  }
+}
+
+async function openDevice(device: DeviceKind, options: LibraryOptions): Promise<OpenedLibrary> {
+  if (device === "simt") {
+    if (options.directory !== undefined) return start(device, join(options.directory, "libgraft_simt.so"), options);
+    throw new RequestError("kernel_library", "Cannot use simt: name the folder of its library");
+  }
+  if (!(await hasCudaKernels())) {
+    throw new DeviceAbsent(device, "this build has no CUDA kernels: it was made where nvcc was not on the PATH");
+  }
+  // Before the library is opened, which takes a while.
+  const obstacle = driverObstacle();
+  if (obstacle !== null) throw new DeviceAbsent(device, obstacle);
+  return start(device, await libraryPath(device, options), options);
+}
+
+async function openProcessor(options: LibraryOptions): Promise<OpenedLibrary> {
   const supported = supportedIsas();
   const isa = options.isa === undefined || options.isa === "auto" ? supported.at(-1)! : options.isa;
   if (!supported.includes(isa)) {
@@ -89,16 +142,13 @@ function start(isa: OpenedLibrary["isa"], path: string, options: LibraryOptions)
   const symbols = open(path);
   const digest = createHash("sha256").update(readFileSync(path)).digest("hex");
   const status = symbols.graft_init(options.threads ?? 0);
+  if (status !== 0 && isa === "cuda") throw new DeviceAbsent(isa, String(symbols.graft_last_error()));
   if (status !== 0)
     throw new RequestError("kernel_library", `Cannot start the ${isa} kernels: ${symbols.graft_last_error()}`);
-  if (options.timeKernels !== true) return { symbols, isa, digest, clock: null };
+  const opened = { symbols, isa, digest, passedOver: null, clock: null };
+  if (options.timeKernels !== true) return opened;
   const clock = { seconds: 0, calls: 0 };
-  return { symbols: timedLibrary(symbols, clock), isa, digest, clock };
-}
-
-function deviceLibrary(device: DeviceKind, { directory }: LibraryOptions): string {
-  if (directory !== undefined) return join(directory, `libgraft_${device}.so`);
-  throw new RequestError("kernel_library", `Cannot use ${device}: name the folder of its library`);
+  return { ...opened, symbols: timedLibrary(symbols, clock), clock };
 }
 
 /** @throws RequestError, with the way out where the system refuses the file */
@@ -115,8 +165,8 @@ function open(path: string): KernelLibrary {
   throw new RequestError("kernel_library", `Cannot use "${path}": its ABI is ${version}, expected ${ABI_VERSION}`);
 }
 
-async function libraryPath(isa: Isa, options: LibraryOptions): Promise<string> {
-  const file = isa === "reference" ? "libgraft_reference.so" : `libgraft_cpu_${isa}.so`;
+async function libraryPath(isa: Isa | "cuda", options: LibraryOptions): Promise<string> {
+  const file = `libgraft_${isa === "reference" || isa === "cuda" ? isa : `cpu_${isa}`}.so`;
   if (options.directory !== undefined) return join(options.directory, file);
   const path = (await embedded[isa]()).default;
   if (options.extractTo === undefined || (!isEmbedded(path) && options.extractAlways !== true)) return path;

@@ -52,8 +52,8 @@ export interface ServerOptions {
   readonly requestTimeoutMs: number | null;
   /** Jobs that may be queued or running. */
   readonly maxJobs: number;
-  /** Further words of every job's command line, such as where its kernels lie. */
-  readonly jobFlags?: readonly string[];
+  /** Further words of the command line of a job of this kind, such as where its kernels lie. */
+  readonly jobFlags?: (kind: string) => readonly string[];
   readonly version: string;
   readonly log: Log;
 }
@@ -121,7 +121,7 @@ async function assemble(options: ServerOptions, listener: Listener): Promise<Run
     maxJobs: options.maxJobs,
     command(job) {
       const place = ["--job", job.id, "--data-dir", store.dir.root];
-      return [...selfCommand(), job.kind, ...job.args, ...place, ...(options.jobFlags ?? [])];
+      return [...selfCommand(), job.kind, ...job.args, ...place, ...(options.jobFlags?.(job.kind) ?? [])];
     },
     onChange(job) {
       changes.notify();

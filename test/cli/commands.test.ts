@@ -15,7 +15,9 @@ afterAll(() => rmSync(root, { recursive: true, force: true }));
 
 /** Runs the program; `input` goes to its standard input. */
 function graft(args: string[], options: { input?: string; environment?: Record<string, string> } = {}) {
-  const kept = Object.entries(process.env).filter(([name]) => !name.startsWith("GRAFT_") || name === "GRAFT_ISA");
+  const kept = Object.entries(process.env).filter(
+    ([name]) => !name.startsWith("GRAFT_") || ["GRAFT_ISA", "GRAFT_DEVICE"].includes(name),
+  );
   const { exitCode, stdout, stderr } = Bun.spawnSync([process.execPath, main, ...args], {
     env: { ...Object.fromEntries(kept), GRAFT_HOME: root, ...options.environment },
     stdin: Buffer.from(options.input ?? ""),

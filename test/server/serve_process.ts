@@ -29,7 +29,9 @@ export class ServeSandbox {
 
   /** Starts a command; nothing of the caller's GRAFT_* settings reaches it but the kernels to use. */
   spawn(args: readonly string[]) {
-    const kept = Object.entries(process.env).filter(([name]) => !name.startsWith("GRAFT_") || name === "GRAFT_ISA");
+    const kept = Object.entries(process.env).filter(
+      ([name]) => !name.startsWith("GRAFT_") || ["GRAFT_ISA", "GRAFT_DEVICE"].includes(name),
+    );
     const child = Bun.spawn([process.execPath, main, ...args, "--data-dir", this.root], {
       env: { ...Object.fromEntries(kept), NO_COLOR: "1" },
       stdout: "pipe",

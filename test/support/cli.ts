@@ -20,7 +20,9 @@ export interface Running {
 
 /** Starts `graft ...args`; nothing of the caller's GRAFT_* settings reaches it but the kernels to use. */
 export function startCli(args: readonly string[]): Running {
-  const kept = Object.entries(process.env).filter(([name]) => !name.startsWith("GRAFT_") || name === "GRAFT_ISA");
+  const kept = Object.entries(process.env).filter(
+    ([name]) => !name.startsWith("GRAFT_") || ["GRAFT_ISA", "GRAFT_DEVICE"].includes(name),
+  );
   const child = Bun.spawn([process.execPath, main, ...args], {
     env: Object.fromEntries(kept),
     stdout: "pipe",

@@ -1,0 +1,52 @@
+// --device and its twin: what the kernels' options and the words of a job's process come to, and that training refuses a
+// device in one line.
+import { expect, test } from "bun:test";
+import { parseCommand } from "../../src/cli/config.ts";
+import { KERNEL_FLAGS, kernelOptions, kernelUse, kernelWords, trainingOptions } from "../../src/cli/kernel_flags.ts";
+import { startCli } from "../support/cli.ts";
+
+const spec = { name: "x", summary: "", positionals: [], flags: KERNEL_FLAGS, examples: [] } as const;
+const given = (args: readonly string[], environment = {}) => parseCommand(spec, args, environment).flags;
+
+test("--device has three values, auto when nothing is said, and a twin in the environment", () => {
+  expect(kernelOptions(given([])).device).toBe("auto");
+  expect(kernelOptions(given(["--device", "cpu"])).device).toBe("cpu");
+  expect(kernelOptions(given([], { GRAFT_DEVICE: "cuda" })).device).toBe("cuda");
+  expect(kernelOptions(given(["--device=cpu"], { GRAFT_DEVICE: "cuda" })).device).toBe("cpu");
+  expect(() => given(["--device", "tpu"])).toThrow('Invalid value for --device: "tpu"');
+  expect(() => given([], { GRAFT_DEVICE: "simt" })).toThrow("GRAFT_DEVICE");
+});
+
+test("a job that trains gets the processor whatever its server computes on; one that scores gets the server's device", () => {
+  expect(["convert", "pretrain", "search", "eval"].map(kernelUse)).toEqual([
+    "training",
+    "training",
+    "scoring",
+    "scoring",
+  ]);
+  expect(kernelWords(given([]), "training")).toEqual([]);
+  expect(kernelWords(given([], { GRAFT_DEVICE: "cuda" }), "training")).toEqual(["--device", "cpu"]);
+  expect(kernelWords(given(["--device", "cuda"]), "scoring")).toEqual(["--device", "cuda"]);
+  expect(kernelWords(given(["--device", "cpu", "--isa", "avx2"]), "scoring")).toEqual([
+    "--device",
+    "cpu",
+    "--isa",
+    "avx2",
+  ]);
+});
+
+test("training takes the processor silently where the device is left open, and refuses one that is named", () => {
+  expect(trainingOptions(given([])).device).toBe("cpu");
+  expect(() => trainingOptions(given(["--device", "cuda"]))).toThrow(/training runs on the processor only; give/);
+});
+
+test("convert and pretrain with --device cuda end with one line before anything is written", async () => {
+  for (const words of [
+    ["convert", "nowhere", "--device", "cuda"],
+    ["pretrain", "--out", "nowhere", "--device", "cuda"],
+  ]) {
+    const { status, stderr } = await startCli(words).finished;
+    expect(stderr).toMatch(/^error: Cannot use --device cuda: training runs on the processor only; [^\n]+\n$/);
+    expect(status).toBe(1);
+  }
+});
