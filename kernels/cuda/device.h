@@ -29,6 +29,8 @@ Report* report();
 int32_t launched(const char* op);
 /// Waits for all that was launched. GRAFT_INVALID with the first complaint where a kernel made one.
 int32_t wait(const char* op);
+/// GRAFT_INVALID with the first complaint of what has been waited for.
+int32_t complained(const char* op);
 
 #if defined(GRAFT_SIMT)
 #define GRAFT_LAUNCH(kernel, grid, block, shared_bytes, ...) \

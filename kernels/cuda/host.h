@@ -15,7 +15,13 @@ inline dim3 grid_for(uint64_t n) {
   return dim3(static_cast<unsigned>(wanted < 65'536 ? wanted : 65'536));
 }
 
-/// Device memory for one op, valid until the next call; grows as needed. Null where there is none left.
+/// Device memory for one op, valid until the next call; grows as needed, but not while recording. Null where there is
+/// none left. What a recording was given stays as long as there are recordings.
 void* workspace(uint64_t bytes);
+void free_retired();
+
+/// Whether what is launched now is recorded, and whether there are recordings.
+bool recording();
+bool recorded();
 
 }  // namespace graft::gpu

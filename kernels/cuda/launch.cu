@@ -25,6 +25,10 @@ const char* phrase(int32_t complaint) {
   }
 }
 
+}  // namespace
+
+Report* report() { return the_report; }
+
 int32_t complained(const char* op) {
   const Report said = *the_report;
   if (said.complaint == kNone) return GRAFT_OK;
@@ -33,10 +37,6 @@ int32_t complained(const char* op) {
   snprintf(text, sizeof text, phrase(said.complaint), said.row, said.value, said.limit);
   return fail(GRAFT_INVALID, "%s: %s", op, text);
 }
-
-}  // namespace
-
-Report* report() { return the_report; }
 
 #if defined(GRAFT_SIMT)
 

@@ -1,6 +1,7 @@
 // Device memory, and host memory that the device copies from and to.
 #include <cstdlib>
 #include <cstring>
+#include <vector>
 
 #include "elements.h"
 #include "host.h"
@@ -39,14 +40,24 @@ void* refuse(uint64_t bytes) {
   return nullptr;
 }
 
+/// Workspaces that were outgrown and that recordings may still write to.
+std::vector<void*> retired;
+
 }  // namespace
 
 void* workspace(uint64_t bytes) {
   static void* block = nullptr;
   static uint64_t size = 0;
   if (bytes <= size) return block;
+  if (recording()) {
+    fail(GRAFT_INVALID, "Cannot record: an op needs more memory than ever before");
+    return nullptr;
+  }
   if (block != nullptr && wait("workspace") != GRAFT_OK) return nullptr;
-  cudaFree(block);
+  if (recorded() && block != nullptr)
+    retired.push_back(block);
+  else
+    cudaFree(block);
   size = 0;
   // With room to spare: growing waits for the device.
   const uint64_t wanted = bytes + bytes / 2;
@@ -58,12 +69,21 @@ void* workspace(uint64_t bytes) {
   return block;
 }
 
+void free_retired() {
+  for (void* block : retired) cudaFree(block);
+  retired.clear();
+}
+
 }  // namespace graft::gpu
 
 using namespace graft::gpu;
 
 extern "C" void* graft_alloc(uint64_t bytes) {
   if (bytes > kLargest) return refuse(bytes);
+  if (recording()) {
+    graft::fail(GRAFT_INVALID, "Cannot allocate %llu bytes while recording", (unsigned long long)bytes);
+    return nullptr;
+  }
   void* p = nullptr;
   const uint64_t size = bytes == 0 ? 1 : bytes;
   if (cudaMalloc(&p, size) != cudaSuccess) {
@@ -150,6 +170,7 @@ extern "C" int32_t graft_copy(void* dst, const void* src, uint64_t bytes) {
 extern "C" int32_t graft_upload(void* dst, const void* src_host, uint64_t bytes) {
   GRAFT_CHECK(bytes == 0 || (dst && src_host), "Cannot upload %llu bytes: a pointer is null",
               (unsigned long long)bytes);
+  GRAFT_CHECK(!recording(), "Cannot upload %llu bytes while recording", (unsigned long long)bytes);
 #if defined(GRAFT_SIMT)
   return copied(cudaMemcpyAsync(dst, src_host, bytes, cudaMemcpyHostToDevice, stream()), "upload", bytes);
 #else
@@ -169,6 +190,7 @@ extern "C" int32_t graft_upload(void* dst, const void* src_host, uint64_t bytes)
 extern "C" int32_t graft_download(void* dst_host, const void* src, uint64_t bytes) {
   GRAFT_CHECK(bytes == 0 || (dst_host && src), "Cannot download %llu bytes: a pointer is null",
               (unsigned long long)bytes);
+  GRAFT_CHECK(!recording(), "Cannot download %llu bytes while recording", (unsigned long long)bytes);
   if (bytes > 0)
     GRAFT_TRY(copied(cudaMemcpyAsync(dst_host, src, bytes, cudaMemcpyDeviceToHost, stream()), "download", bytes));
   return wait("download");

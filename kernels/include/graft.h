@@ -283,6 +283,29 @@ typedef struct graft_sampling {
 GRAFT_EXPORT int32_t graft_sample(int32_t* ids, float* logprob, const float* logits, const graft_sampling* params,
                                   int32_t N, int32_t V);
 
+/* ---- steps that repeat ---- */
+/* Between begin and end ops are recorded instead of done; a replay does them in order, with what their operands hold
+ * then. Everything an op was given must outlive the recording; structs in host memory only its call. Only ops may be
+ * recorded, none that waits, allocates or takes from host memory, and each must have been done once before at these
+ * sizes. GRAFT_UNSUPPORTED where ops are done as they are called: a replay would save nothing. */
+GRAFT_EXPORT int32_t graft_record_begin(void);
+/* NULL where something in between cannot be recorded. Whatever it says, recording has ended. */
+GRAFT_EXPORT void* graft_record_end(void);
+GRAFT_EXPORT int32_t graft_replay(const void* recording);
+GRAFT_EXPORT void graft_recording_free(void* recording);
+/* Begins to fetch; dst_host, from graft_host_alloc, holds the bytes after graft_download_wait(ticket), and nothing that
+ * is called in between delays or changes them. A ticket, 0 to GRAFT_TICKETS-1, stands for the last fetch begun with it.
+ */
+#define GRAFT_TICKETS 4
+GRAFT_EXPORT int32_t graft_download_begin(void* dst_host, const void* src, uint64_t bytes, int32_t ticket);
+GRAFT_EXPORT int32_t graft_download_wait(int32_t ticket);
+/* From a step with one row per sequence to the next: ids[i] = max(drawn[i], 0) of N, positions[j] += 1 of M,
+ * params[i].position += 1 of N. A row without an answer goes on with id 0: nobody will ask for what comes of it. */
+GRAFT_EXPORT int32_t graft_advance(int32_t* ids, int32_t* positions, graft_sampling* params, const int32_t* drawn,
+                                   int32_t N, int32_t M);
+/* table[entries[2 i]] = entries[2 i + 1] of n entries, no place twice; size: of the table. */
+GRAFT_EXPORT int32_t graft_put(int32_t* table, const int32_t* entries, int32_t n, int32_t size);
+
 /* ---- limits of this machine, for shares of the limit in benchmarks ---- */
 /* Seconds for one plain streaming read of the buffer by all threads (best of repeats). */
 GRAFT_EXPORT double graft_bench_read(const void* buffer, uint64_t bytes, int32_t repeats);

@@ -4,9 +4,11 @@
 #include <cstdlib>
 
 #include "block.h"
+#include "graph.h"
 #include "memory.h"
 
 cudaError_t cudaMalloc(void** p, size_t bytes) {
+  if (simt::recording()) return simt::refuse_recording();
   *p = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
   if (*p == nullptr) return cudaErrorMemoryAllocation;
   std::memset(*p, 0xff, bytes);  // NaN: device memory begins with anything
@@ -22,17 +24,26 @@ cudaError_t cudaFree(void* p) {
 }
 
 cudaError_t cudaMemcpyAsync(void* dst, const void* src, size_t bytes, cudaMemcpyKind, cudaStream_t) {
+  if (simt::recording()) {
+    simt::record([=] { std::memmove(dst, src, bytes); });
+    return cudaSuccess;
+  }
   std::memmove(dst, src, bytes);
   return cudaSuccess;
 }
 
 cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t) {
+  if (simt::recording()) {
+    simt::record([=] { std::memset(p, value, bytes); });
+    return cudaSuccess;
+  }
   std::memset(p, value, bytes);
   return cudaSuccess;
 }
 
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaStreamSynchronize(cudaStream_t) { return simt::recording() ? simt::refuse_recording() : cudaSuccess; }
 cudaError_t cudaGetLastError() { return cudaSuccess; }
 const char* cudaGetErrorString(cudaError_t error) {
+  if (error == cudaErrorStreamCaptureUnsupported) return "operation not permitted when stream is capturing";
   return error == cudaErrorMemoryAllocation ? "out of memory" : "no error";
 }

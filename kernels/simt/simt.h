@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <tuple>
 #include <type_traits>
 
@@ -86,9 +87,17 @@ struct Call {
   }
 };
 
+/// Whether work is being recorded: then it is kept with record() and done when it is replayed.
+bool recording();
+void record(std::function<void()> work);
+
 template <class... P, class... A>
 void launch_kernel(const char* name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, A... args) {
   Call<P...> call{kernel, std::tuple<P...>(static_cast<P>(args)...)};
+  if (recording()) {
+    record([=]() mutable { launch(name, grid, block, shared_bytes, &Call<P...>::run, &call, &call, sizeof call); });
+    return;
+  }
   launch(name, grid, block, shared_bytes, &Call<P...>::run, &call, &call, sizeof call);
 }
 
@@ -176,7 +185,12 @@ T __ldg(const T* p) {
 // ---- the host side of the runtime ----
 using cudaError_t = int;
 using cudaStream_t = struct CUstream_st*;
-constexpr cudaError_t cudaSuccess = 0, cudaErrorMemoryAllocation = 2;
+using cudaGraph_t = struct CUgraph_st*;
+using cudaGraphExec_t = struct CUgraphExec_st*;
+using cudaEvent_t = struct CUevent_st*;
+constexpr cudaError_t cudaSuccess = 0, cudaErrorMemoryAllocation = 2, cudaErrorStreamCaptureUnsupported = 900;
+enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
+constexpr unsigned cudaEventDisableTiming = 2;
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDeviceToDevice = 3 };
 
 cudaError_t cudaMalloc(void** p, size_t bytes);
@@ -185,4 +199,14 @@ cudaError_t cudaMemcpyAsync(void* dst, const void* src, size_t bytes, cudaMemcpy
 cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t stream);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
 cudaError_t cudaGetLastError();
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph);
+cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long flags);
+cudaError_t cudaGraphUpload(cudaGraphExec_t exec, cudaStream_t stream);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags);
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
+cudaError_t cudaEventSynchronize(cudaEvent_t event);
 const char* cudaGetErrorString(cudaError_t error);

@@ -3,8 +3,8 @@
 import { KernelError } from "../errors.ts";
 import { type DType, dtypeCode } from "../tensor/dtype.ts";
 import { numel, type Tensor } from "../tensor/tensor.ts";
-import { Device } from "./device.ts";
 import { at, expectCount, expectRows, rowsOf } from "./expect.ts";
+import { RepeatOps } from "./repeat_ops.ts";
 
 /** A weight [out, in] in the library's own layout. */
 export interface PackedLinear {
@@ -16,7 +16,7 @@ export interface PackedLinear {
 }
 
 /** Linear layers, rows, norms, activations and rope. */
-export class DenseOps extends Device {
+export class DenseOps extends RepeatOps {
   // ---- linear layers and rows ----
 
   /** Packs a row-major [out, in] weight; the result lives until freePacked(). */

@@ -2,6 +2,7 @@
 import { numel, type Tensor } from "../tensor/tensor.ts";
 import { at, expectAtLeast, expectCount, expectRows, rowsOf } from "./expect.ts";
 import { ForwardOps } from "./forward_ops.ts";
+import { SAMPLING_WORDS } from "./repeat_ops.ts";
 
 /** In place of an id where a row of logits has no answer: it holds NaN or +infinity. */
 export const ROW_BROKEN = -1;
@@ -9,8 +10,7 @@ export const ROW_BROKEN = -1;
 export const ROW_EMPTY = -2;
 /** Words of one graft_adjustment: id (integer), scale, add. */
 export const ADJUSTMENT_WORDS = 3;
-/** Words of one graft_sampling record. */
-export const SAMPLING_WORDS = 8;
+export { SAMPLING_WORDS };
 
 /** What changes rows of logits before a token is drawn. */
 export interface Adjustments {
