@@ -13,7 +13,8 @@ namespace graft::gpu {
 
 constexpr unsigned kWarp = 32, kAll = 0xffffffffu;
 
-/// The one stream that all work of this process goes through.
+/// The one stream that all work of this process goes through. A launch behind what asks for it starts no earlier than
+/// that is done.
 cudaStream_t stream();
 
 /// What a kernel has to say against its arguments, read by the host after it.
@@ -34,7 +35,7 @@ int32_t complained(const char* op);
 
 #if defined(GRAFT_SIMT)
 #define GRAFT_LAUNCH(kernel, grid, block, shared_bytes, ...) \
-  ::simt::launch_kernel(#kernel, kernel, grid, block, shared_bytes, __VA_ARGS__)
+  (::graft::gpu::stream(), ::simt::launch_kernel(#kernel, kernel, grid, block, shared_bytes, __VA_ARGS__))
 #else
 #define GRAFT_LAUNCH(kernel, grid, block, shared_bytes, ...)                                                     \
   do {                                                                                                           \
@@ -43,6 +44,70 @@ int32_t complained(const char* op);
     kernel<<<grid, block, shared_bytes, ::graft::gpu::stream()>>>(__VA_ARGS__);                                  \
   } while (0)
 #endif
+
+// ---- early launches (programmatic dependent launch, compute capability 9.0) ----
+// A kernel launched by GRAFT_LAUNCH_EARLY may start while the one before it still runs, to fetch what no kernel
+// changes: weights. The rules:
+// - Every thread calls depend_wait(), on every path. Before it a thread reads weights (and its parameters) only and
+//   writes nothing but registers and shared memory. After it all that earlier launches wrote is there: the kernel
+//   before ended only after it had itself waited for its own, and so on.
+// - What earlier launches wrote is read by plain loads, never through load_streaming() or __ldg().
+// - depend_launch() lets the next kernel start once every block has called it or ended; a block calls it when it has
+//   issued its last large load, also before depend_wait(). It says nothing about results: the next kernel waits.
+// - Threads, registers and shared memory of both kernels should fit a multiprocessor together (half each), or the next
+//   one starts when blocks of this one end.
+// - Only a launch right behind another early one starts early: behind GRAFT_LAUNCH, a copy or a replay (all that asks
+//   for stream()) it starts when that is done. So a kernel may write weights as long as it is launched plainly.
+// It works in recorded graphs. GRAFT_PDL=0 in the environment turns it off.
+
+/// Whether the next launch may start before the one behind which it stands; notes that it is an early one.
+bool starts_early();
+/// The stream as starts_early() leaves it.
+cudaStream_t early_stream();
+
+#if defined(GRAFT_SIMT)
+#define GRAFT_LAUNCH_EARLY(kernel, grid, block, shared_bytes, ...) \
+  (::graft::gpu::starts_early(), ::simt::launch_kernel(#kernel, kernel, grid, block, shared_bytes, __VA_ARGS__))
+#else
+/// Lets a kernel have all of a block's shared memory, and gives early kernels one and the same division of L1 and
+/// shared memory: a multiprocessor has to run empty before it changes it.
+bool prepare_early(const void* kernel);
+
+template <class... P, class... A>
+void launch_early(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, A... args) {
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared_bytes;
+  config.attrs = &early;
+  config.numAttrs = starts_early() ? 1 : 0;
+  config.stream = early_stream();
+  cudaLaunchKernelEx(&config, kernel, static_cast<P>(args)...);
+}
+
+#define GRAFT_LAUNCH_EARLY(kernel, grid, block, shared_bytes, ...)                                   \
+  do {                                                                                               \
+    static const bool prepared = ::graft::gpu::prepare_early(reinterpret_cast<const void*>(kernel)); \
+    (void)prepared;                                                                                  \
+    ::graft::gpu::launch_early(kernel, grid, block, static_cast<size_t>(shared_bytes), __VA_ARGS__); \
+  } while (0)
+#endif
+
+/// Waits until all that was launched before is done and seen.
+__device__ __forceinline__ void depend_wait() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+/// Lets the next kernel start, as far as this block is concerned.
+__device__ __forceinline__ void depend_launch() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
 
 #if defined(GRAFT_SIMT)
 inline unsigned char* shared_bytes() { return simt::shared_memory(); }

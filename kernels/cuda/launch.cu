@@ -1,5 +1,7 @@
 // The stream, and how what kernels say reaches the caller.
 #include <cstdio>
+#include <cstdlib>
+#include <cstring>
 
 #include "device.h"
 #if defined(GRAFT_SIMT)
@@ -13,6 +15,13 @@ namespace {
 cudaStream_t the_stream = nullptr;
 #endif
 Report* the_report = nullptr;
+/// Whether early launches are possible and wanted, and whether the last thing in the stream was one.
+bool early_allowed = false, behind_early = false;
+
+bool wants_early() {
+  const char* setting = std::getenv("GRAFT_PDL");
+  return setting == nullptr || std::strcmp(setting, "0") != 0;
+}
 
 const char* phrase(int32_t complaint) {
   switch (complaint) {
@@ -29,6 +38,12 @@ const char* phrase(int32_t complaint) {
 
 Report* report() { return the_report; }
 
+bool starts_early() {
+  const bool early = early_allowed && behind_early;
+  behind_early = true;
+  return early;
+}
+
 int32_t complained(const char* op) {
   const Report said = *the_report;
   if (said.complaint == kNone) return GRAFT_OK;
@@ -40,9 +55,14 @@ int32_t complained(const char* op) {
 
 #if defined(GRAFT_SIMT)
 
-cudaStream_t stream() { return nullptr; }
+cudaStream_t stream() {
+  behind_early = false;
+  return nullptr;
+}
+cudaStream_t early_stream() { return nullptr; }
 
 int32_t open() {
+  early_allowed = wants_early();
   if (the_report == nullptr && cudaMalloc(reinterpret_cast<void**>(&the_report), sizeof(Report)) != cudaSuccess)
     return fail(GRAFT_OUT_OF_MEMORY, "no memory for the device's reports");
   *the_report = {};
@@ -59,10 +79,30 @@ int32_t wait(const char* op) { return launched(op); }
 
 #else
 
-cudaStream_t stream() { return the_stream; }
+cudaStream_t stream() {
+  behind_early = false;
+  return the_stream;
+}
+cudaStream_t early_stream() { return the_stream; }
+
+bool prepare_early(const void* kernel) {
+  int device = 0, most = 0;
+  cudaFuncAttributes attributes;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  if (cudaFuncGetAttributes(&attributes, kernel) != cudaSuccess) return false;
+  most -= static_cast<int>(attributes.sharedSizeBytes);
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most) == cudaSuccess &&
+         cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared) ==
+             cudaSuccess;
+}
 
 int32_t open() {
   if (the_stream != nullptr) return GRAFT_OK;
+  int device = 0, major = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  early_allowed = major >= 9 && wants_early();
   cudaError_t error = cudaStreamCreateWithFlags(&the_stream, cudaStreamNonBlocking);
   if (error == cudaSuccess)
     error = cudaHostAlloc(reinterpret_cast<void**>(&the_report), sizeof(Report), cudaHostAllocMapped);
