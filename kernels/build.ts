@@ -79,6 +79,18 @@ interface Part {
   readonly compiler: readonly string[];
 }
 
+/** Steps of a layer that each kind of library makes of its single ops (kernels/composed). */
+const composed = {
+  reference: ["projections", "attention_step", "gla_step", "gdn_step"],
+  cpu: ["projections", "attention_step", "gla_step", "gdn_step"],
+  cuda: ["projections", "gla_step", "gdn_step"],
+} as const;
+
+function composedParts(kind: keyof typeof composed, compiler: readonly string[]): Part[] {
+  const names = [...composed[kind], "scratch"];
+  return names.map((name) => ({ folder: `composed/${name}.cpp`, extension: ".cpp", compiler }));
+}
+
 interface Plan {
   readonly parts: readonly Part[];
   /** Folders whose headers every object depends on. */
@@ -93,8 +105,9 @@ function planOf(target: Target, extra: readonly string[]): Plan {
     const parts: Part[] = [
       { folder: "cuda", extension: ".cu", compiler: nvcc },
       { folder: "common/status.cpp", extension: ".cpp", compiler: gcc },
+      ...composedParts("cuda", gcc),
     ];
-    return { parts, headers: ["include", "common", "cuda"], link: ["nvcc", "-shared", "-cudart", "static"] };
+    return { parts, headers: ["include", "common", "composed", "cuda"], link: ["nvcc", "-shared", "-cudart", "static"] };
   }
   if (target === "simt") {
     const parts: Part[] = [
@@ -102,13 +115,15 @@ function planOf(target: Target, extra: readonly string[]): Plan {
       { folder: "simt", extension: ".cu", compiler: [...simt, ...emulated] },
       { folder: "simt", extension: ".cpp", compiler: simt },
       { folder: "common/status.cpp", extension: ".cpp", compiler: gcc },
+      ...composedParts("cuda", gcc),
     ];
-    return { parts, headers: ["include", "common", "cuda", "simt"], link: linkHost };
+    return { parts, headers: ["include", "common", "composed", "cuda", "simt"], link: linkHost };
   }
   const { folder, flags } = hostTargets[target];
   const compiler = [...gcc, ...flags, ...extra];
   const parts: Part[] = ["common", folder].map((name) => ({ folder: name, extension: ".cpp", compiler }));
-  return { parts, headers: ["include", "common", folder], link: [...linkHost, ...extra] };
+  parts.push(...composedParts(folder, compiler));
+  return { parts, headers: ["include", "common", "composed", folder], link: [...linkHost, ...extra] };
 }
 
 async function run(command: string[]): Promise<void> {

@@ -5,9 +5,16 @@ import type { SafetensorsFile } from "../src/checkpoint/safetensors.ts";
 import type { TensorReader } from "../src/checkpoint/tensors.ts";
 import { CheckpointError } from "../src/errors.ts";
 import type { Ops } from "../src/ops/ops.ts";
-import type { Tensor } from "../src/tensor/tensor.ts";
 import { createLinearMixer } from "./attention/create.ts";
-import type { Context, LinearShape, LoadableMixer, MixerBatch, StateSpec, TokenMixer } from "./attention/mixer.ts";
+import type {
+  Context,
+  LinearShape,
+  LoadableMixer,
+  MixerBatch,
+  MixerIo,
+  StateSpec,
+  TokenMixer,
+} from "./attention/mixer.ts";
 import { linearTensors } from "./attention/shape.ts";
 import { linearStateSpec } from "./attention/state.ts";
 import { type WeightDType, WeightLoader } from "./weights.ts";
@@ -75,9 +82,9 @@ export class Counterpart implements LoadableMixer {
     this.#mixer = null;
   }
 
-  forward(ctx: Context, x: Tensor, y: Tensor, batch: MixerBatch): void {
+  forward(ctx: Context, io: MixerIo, batch: MixerBatch): void {
     if (this.#mixer === null) throw new Error(`Layer ${this.layer} of pool "${this.#source.directory}" is not loaded`);
-    this.#mixer.forward(ctx, x, y, batch);
+    this.#mixer.forward(ctx, io, batch);
   }
 
   stateSpec(): StateSpec {

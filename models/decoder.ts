@@ -2,13 +2,13 @@
 //   h = x + Attn(rms(x; input_layernorm));  y = h + Wdown( silu(Wgate n) ⊙ Wup n ),  n = rms(h; post_attention_layernorm)
 // What differs between the families is decoder_family.ts and their own files.
 import { CheckpointError } from "../src/errors.ts";
-import type { Ops, PackedLinear } from "../src/ops/ops.ts";
+import type { Ops, PackedLinear, RowNorm } from "../src/ops/ops.ts";
 import type { Tensor } from "../src/tensor/tensor.ts";
 import { bytesOf } from "../src/tensor/tensor.ts";
 import { FullAttention } from "./attention/full.ts";
 import type { Context } from "./attention/mixer.ts";
 import type { ModelConfig } from "./config.ts";
-import { Linear } from "./linear.ts";
+import { Linear, Projections } from "./linear.ts";
 import type { Backbone } from "./model.ts";
 import { createRopeTable } from "./rope.ts";
 import type { WeightLoader } from "./weights.ts";
@@ -19,10 +19,10 @@ export function decoderLayerPrefix(layer: number): string {
 }
 
 interface Layer {
-  readonly inputNorm: Tensor;
+  readonly inputNorm: RowNorm;
   /** null where a stand-alone hybrid has a linear layer. */
   readonly attention: FullAttention | null;
-  readonly postNorm: Tensor;
+  readonly postNorm: RowNorm;
   readonly gate: Linear;
   readonly up: Linear;
   readonly down: Linear;
@@ -51,23 +51,27 @@ export class Decoder implements Backbone {
   /** The head's packed weight where embeddings are tied. */
   readonly #embedding: Tensor | PackedLinear;
   readonly #layers: readonly Layer[];
-  readonly #norm: Tensor;
-  readonly #head: Linear;
+  readonly #norm: RowNorm;
+  readonly #head: Projections;
 
   constructor(weights: WeightLoader, config: ModelConfig) {
     this.config = config;
     this.#ops = weights.ops;
     this.#ropeTable = createRopeTable(weights.ops, config.rope!, config.headDim, config.maxPositions);
     const tied = config.tieWordEmbeddings;
-    this.#head = new Linear(weights.packed(tied ? "model.embed_tokens.weight" : "lm_head.weight"), null);
-    this.#embedding = tied ? this.#head.weight : weights.table("model.embed_tokens.weight");
-    this.#norm = weights.vector("model.norm.weight");
+    const head = new Linear(weights.packed(tied ? "model.embed_tokens.weight" : "lm_head.weight"), null);
+    const rmsNorm = (from: WeightLoader, name: string): RowNorm => {
+      return { weight: from.vector(name), bias: null, eps: config.normEps };
+    };
+    this.#head = new Projections(weights.ops, [{ linear: head }]);
+    this.#embedding = tied ? head.weight : weights.table("model.embed_tokens.weight");
+    this.#norm = rmsNorm(weights, "model.norm.weight");
     this.#layers = config.linearLayers.map((linear, i) => {
       const layer = weights.scope(decoderLayerPrefix(i));
       return {
-        inputNorm: layer.vector("input_layernorm.weight"),
+        inputNorm: rmsNorm(layer, "input_layernorm.weight"),
         attention: linear ? null : loadAttention(layer.scope("self_attn."), config, this.#ropeTable),
-        postNorm: layer.vector("post_attention_layernorm.weight"),
+        postNorm: rmsNorm(layer, "post_attention_layernorm.weight"),
         gate: layer.linear("mlp.gate_proj"),
         up: layer.linear("mlp.up_proj"),
         down: layer.linear("mlp.down_proj"),
@@ -79,29 +83,21 @@ export class Decoder implements Backbone {
     ctx.ops.embedding(y, ids, this.#embedding);
   }
 
-  inputNorm(ctx: Context, layer: number, x: Tensor, y: Tensor): void {
-    ctx.ops.rmsNorm(y, x, this.#layers[layer]!.inputNorm, this.config.normEps);
+  inputNorm(layer: number): RowNorm {
+    return this.#layers[layer]!.inputNorm;
   }
 
   mlpBlock(ctx: Context, layer: number, x: Tensor): void {
     const { postNorm, gate, up, down } = this.#layers[layer]!;
     ctx.arena.scope(() => {
-      const n = ctx.arena.alloc(x.shape);
-      ctx.ops.rmsNorm(n, x, postNorm, this.config.normEps);
-      const g = gate.apply(ctx, n); // [N,F]
-      const u = up.apply(ctx, n); // [N,F]
-      const h = ctx.arena.alloc(g.shape);
-      ctx.ops.siluMul(h, g, u);
+      const h = ctx.arena.alloc([x.shape[0]!, gate.weight.out]); // [N,F]
+      ctx.ops.gatedLinear(h, x, postNorm, gate.weight, up.weight);
       down.into(ctx, h, x, x);
     });
   }
 
-  finalNorm(ctx: Context, x: Tensor, y: Tensor): void {
-    ctx.ops.rmsNorm(y, x, this.#norm, this.config.normEps);
-  }
-
-  head(ctx: Context, h: Tensor, logits: Tensor): void {
-    this.#head.into(ctx, h, logits);
+  head(ctx: Context, x: Tensor, logits: Tensor): void {
+    this.#head.into(ctx, x, this.#norm, [logits]);
   }
 
   fullAttention(layer: number): FullAttention {
@@ -125,11 +121,11 @@ export class Decoder implements Backbone {
     for (const { inputNorm, attention, postNorm, gate, up, down } of this.#layers) {
       attention?.free();
       for (const linear of [gate, up, down]) linear.free(ops);
-      for (const norm of [inputNorm, postNorm]) ops.free(norm);
+      for (const norm of [inputNorm, postNorm]) ops.free(norm.weight);
     }
     if (!("out" in this.#embedding)) ops.free(this.#embedding);
-    this.#head.free(ops);
-    ops.free(this.#norm);
+    this.#head.free();
+    ops.free(this.#norm.weight);
     ops.free(this.#ropeTable);
   }
 }

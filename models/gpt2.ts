@@ -3,7 +3,7 @@
 //   x = wte[id] + wpe[pos];  h = x + Attn(ln_1 x);  y = h + Wproj gelu(Wfc ln_2 h);  logits = head(ln_f y)
 import type { ConfigFields } from "../src/checkpoint/hf_config.ts";
 import { CheckpointError } from "../src/errors.ts";
-import type { Ops, PackedLinear } from "../src/ops/ops.ts";
+import type { Ops, PackedLinear, RowNorm } from "../src/ops/ops.ts";
 import { bytesOf, type Tensor } from "../src/tensor/tensor.ts";
 import { FullAttention } from "./attention/full.ts";
 import type { Context } from "./attention/mixer.ts";
@@ -11,7 +11,7 @@ import type { ModelConfig } from "./config.ts";
 import { refuseForeignFeatures, refuseSlidingWindow } from "./config_fields.ts";
 import type { BackboneConfig, Family } from "./family.ts";
 import { HEAD_DIM, HEADS, HIDDEN, INTERMEDIATE, LAYERS, NORM_EPS, POSITIONS, VOCABULARY } from "./limits.ts";
-import { Linear } from "./linear.ts";
+import { Linear, Projections } from "./linear.ts";
 import type { Backbone } from "./model.ts";
 import type { ParameterSpec } from "./parameters.ts";
 import { TrainableGpt2 } from "./train_gpt2.ts";
@@ -68,16 +68,11 @@ function layerPrefix(layer: number): string {
   return `transformer.h.${layer}.`;
 }
 
-interface Norm {
-  readonly weight: Tensor;
-  readonly bias: Tensor;
-}
-
 interface Layer {
-  readonly norm1: Norm;
+  readonly norm1: RowNorm;
   readonly attention: FullAttention | null;
-  readonly norm2: Norm;
-  readonly expand: Linear;
+  readonly norm2: RowNorm;
+  readonly expand: Projections;
   readonly contract: Linear;
 }
 
@@ -87,18 +82,19 @@ class Gpt2 implements Backbone {
   readonly #tokens: Tensor | PackedLinear;
   readonly #positions: Tensor;
   readonly #layers: readonly Layer[];
-  readonly #norm: Norm;
-  readonly #head: Linear;
+  readonly #norm: RowNorm;
+  readonly #head: Projections;
 
   constructor(weights: WeightLoader, config: ModelConfig) {
     this.config = config;
     this.#ops = weights.ops;
     const tied = config.tieWordEmbeddings;
-    this.#head = new Linear(weights.packed(tied ? "transformer.wte.weight" : "lm_head.weight"), null);
-    this.#tokens = tied ? this.#head.weight : weights.table("transformer.wte.weight");
+    const head = new Linear(weights.packed(tied ? "transformer.wte.weight" : "lm_head.weight"), null);
+    this.#head = new Projections(weights.ops, [{ linear: head }]);
+    this.#tokens = tied ? head.weight : weights.table("transformer.wte.weight");
     this.#positions = weights.table("transformer.wpe.weight");
     this.#layers = config.linearLayers.map((linear, i) => loadLayer(weights.scope(layerPrefix(i)), config, !linear));
-    this.#norm = loadNorm(weights, "transformer.ln_f");
+    this.#norm = loadNorm(weights, "transformer.ln_f", config);
   }
 
   embed(ctx: Context, ids: Tensor, positions: Tensor, y: Tensor): void {
@@ -110,28 +106,20 @@ class Gpt2 implements Backbone {
     });
   }
 
-  inputNorm(ctx: Context, layer: number, x: Tensor, y: Tensor): void {
-    this.#normalise(ctx, this.#layers[layer]!.norm1, x, y);
+  inputNorm(layer: number): RowNorm {
+    return this.#layers[layer]!.norm1;
   }
 
   mlpBlock(ctx: Context, layer: number, x: Tensor): void {
     const { norm2, expand, contract } = this.#layers[layer]!;
     ctx.arena.scope(() => {
-      const n = ctx.arena.alloc(x.shape);
-      this.#normalise(ctx, norm2, x, n);
-      const u = expand.apply(ctx, n); // [N,F]
-      const h = ctx.arena.alloc(u.shape);
-      ctx.ops.geluTanh(h, u);
+      const [h] = expand.apply(ctx, x, norm2) as [Tensor]; // [N,F]
       contract.into(ctx, h, x, x);
     });
   }
 
-  finalNorm(ctx: Context, x: Tensor, y: Tensor): void {
-    this.#normalise(ctx, this.#norm, x, y);
-  }
-
-  head(ctx: Context, h: Tensor, logits: Tensor): void {
-    this.#head.into(ctx, h, logits);
+  head(ctx: Context, x: Tensor, logits: Tensor): void {
+    this.#head.into(ctx, x, this.#norm, [logits]);
   }
 
   fullAttention(layer: number): FullAttention {
@@ -152,33 +140,33 @@ class Gpt2 implements Backbone {
 
   free(): void {
     const ops = this.#ops;
-    const freeNorm = (norm: Norm) => [norm.weight, norm.bias].forEach((t) => void ops.free(t));
+    const freeNorm = ({ weight, bias }: RowNorm) => {
+      ops.free(weight);
+      if (bias) ops.free(bias);
+    };
     for (const { norm1, attention, norm2, expand, contract } of this.#layers) {
       attention?.free();
-      for (const linear of [expand, contract]) linear.free(ops);
+      expand.free();
+      contract.free(ops);
       for (const norm of [norm1, norm2]) freeNorm(norm);
     }
     if (!("out" in this.#tokens)) ops.free(this.#tokens);
     ops.free(this.#positions);
-    this.#head.free(ops);
+    this.#head.free();
     freeNorm(this.#norm);
-  }
-
-  #normalise(ctx: Context, { weight, bias }: Norm, x: Tensor, y: Tensor): void {
-    ctx.ops.layerNorm(y, x, weight, bias, this.config.normEps);
   }
 }
 
-function loadNorm(weights: WeightLoader, name: string): Norm {
-  return { weight: weights.vector(`${name}.weight`), bias: weights.vector(`${name}.bias`) };
+function loadNorm(weights: WeightLoader, name: string, { normEps }: ModelConfig): RowNorm {
+  return { weight: weights.vector(`${name}.weight`), bias: weights.vector(`${name}.bias`), eps: normEps };
 }
 
 function loadLayer(weights: WeightLoader, config: ModelConfig, attends: boolean): Layer {
   return {
-    norm1: loadNorm(weights, "ln_1"),
+    norm1: loadNorm(weights, "ln_1", config),
     attention: attends ? loadGpt2Attention(weights.scope("attn."), config) : null,
-    norm2: loadNorm(weights, "ln_2"),
-    expand: weights.conv1d("mlp.c_fc")[0]!,
+    norm2: loadNorm(weights, "ln_2", config),
+    expand: new Projections(weights.ops, [{ linear: weights.conv1d("mlp.c_fc")[0]!, activation: "gelu_tanh" }]),
     contract: weights.conv1d("mlp.c_proj")[0]!,
   };
 }

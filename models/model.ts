@@ -1,5 +1,6 @@
 // What a backbone offers to the engine and to conversion, and what a loaded model consists of.
 // Knows no architecture; models/registry.ts does.
+import type { RowNorm } from "../src/ops/ops.ts";
 import type { Tensor } from "../src/tensor/tensor.ts";
 import type { FullAttention } from "./attention/full.ts";
 import type { Context, LinearShape, RaggedRows, TokenMixer, Variant } from "./attention/mixer.ts";
@@ -11,14 +12,12 @@ export interface Backbone {
   readonly config: ModelConfig;
   /** y[N,C] = embedding of ids i32[N] (plus that of positions i32[N] where these are learned). */
   embed(ctx: Context, ids: Tensor, positions: Tensor, y: Tensor): void;
-  /** y[N,C] = norm before the token mixer of x[N,C]. */
-  inputNorm(ctx: Context, layer: number, x: Tensor, y: Tensor): void;
+  /** The norm before the token mixer. */
+  inputNorm(layer: number): RowNorm;
   /** x[N,C] += MLP(norm(x)), in place. */
   mlpBlock(ctx: Context, layer: number, x: Tensor): void;
-  /** y[M,C] = last norm of x[M,C]. */
-  finalNorm(ctx: Context, x: Tensor, y: Tensor): void;
-  /** logits[M,V] of h[M,C]. */
-  head(ctx: Context, h: Tensor, logits: Tensor): void;
+  /** logits[M,V] of x[M,C] after the last layer. */
+  head(ctx: Context, x: Tensor, logits: Tensor): void;
   /** @throws CheckpointError where a stand-alone hybrid has no full attention in this layer. */
   fullAttention(layer: number): FullAttention;
   weightBytes(): number;

@@ -23,7 +23,7 @@
 extern "C" {
 #endif
 
-#define GRAFT_ABI_VERSION 1
+#define GRAFT_ABI_VERSION 2
 #define GRAFT_EXPORT __attribute__((visibility("default")))
 
 enum graft_dtype { GRAFT_F32 = 0, GRAFT_BF16 = 1, GRAFT_F16 = 2 }; /* f16: only as a source of graft_convert */
@@ -204,6 +204,68 @@ GRAFT_EXPORT int32_t graft_gdn(float* o, float* state, const float* q, const flo
                                int32_t Dv, int32_t block, int32_t state_dtype, uint64_t state_stride, float scale);
 GRAFT_EXPORT int32_t graft_gdn_state_read(float* recurrent, const float* slot_state, int32_t Hk, int32_t Hv, int32_t Dk,
                                           int32_t Dv, int32_t block, int32_t state_dtype, int32_t position);
+
+/* ---- steps of a layer ----
+ * What serving calls: each does what the ops above, named in its comment, do one after another, and rounds where they
+ * round. Structs lie in host memory and are read during the call. */
+enum graft_activation { GRAFT_IDENTITY = 0, GRAFT_SILU = 1, GRAFT_GELU_TANH = 2 };
+typedef struct graft_projection {
+  float* y;           /* [N, out] */
+  const void* packed; /* [out, in] */
+  const float* bias;  /* [out], or NULL */
+  int32_t out, activation;
+} graft_projection; /* 32 bytes */
+/* y = activation(n Wᵀ + bias) of every projection, all of one input: n = x; with norm_weight[in] n = graft_rms_norm of
+ * x, with norm_bias[in] too n = graft_layer_norm. No y may be x. */
+GRAFT_EXPORT int32_t graft_projections(const graft_projection* projections_host, int32_t count, const float* x,
+                                       const float* norm_weight, const float* norm_bias, int32_t N, int32_t in,
+                                       int32_t dtype, float eps);
+/* h[N,out] = silu(n gateᵀ) ⊙ (n upᵀ), n = graft_rms_norm of x; gate and up packed [out, in]. */
+GRAFT_EXPORT int32_t graft_gated_linear(float* h, const float* x, const float* norm_weight, const void* gate,
+                                        const void* up, int32_t N, int32_t out, int32_t in, int32_t dtype, float eps);
+/* Softmax attention from what was projected, q[N,Hq,D], k, v[N,Hkv,D]: graft_rms_norm of each head of q and k (gains
+ * q_norm[D], k_norm[D]; both NULL: none), graft_rope (rope_table[P,D]; NULL: none), graft_kv_write to the pages that
+ * page_table names, graft_attention. What q and k hold afterwards is undefined. No row stands at or beyond position
+ * `longest`; a device sizes its launch by it. */
+GRAFT_EXPORT int32_t graft_attention_step(float* o, float* q, float* k, const float* v, void* k_cache, void* v_cache,
+                                          const float* q_norm, const float* k_norm, const float* rope_table,
+                                          const int32_t* seq_start, const int32_t* start_pos, const int32_t* table_rows,
+                                          const int32_t* page_table, int32_t table_stride, int32_t longest, int32_t S,
+                                          int32_t N, int32_t Hq, int32_t Hkv, int32_t D, int32_t P, int32_t page_size,
+                                          int32_t kv_dtype, float norm_eps, float scale);
+typedef struct graft_conv {
+  const float* weight; /* [C, W] */
+  const float* bias;   /* [C], or NULL */
+} graft_conv;
+typedef struct graft_gla_layer {
+  graft_conv q_conv, k_conv, v_conv; /* weights NULL: no convolutions */
+  const float* o_norm;               /* [Dv] */
+  int32_t Hq, Hkv, Dk, Dv, W, block, state_dtype;
+  float gate_normalizer, norm_eps, scale;
+} graft_gla_layer; /* 96 bytes */
+/* y[N,Hq*Dv] = graft_gated_rms_norm of o with gate[N,Hq*Dv] (or NULL), o = graft_gla of q, k, v after their
+ * graft_short_conv with silu (as they are where there is none), a = graft_gla_gate of z[N,Hkv*Dk]. The windows of
+ * sequence s are at conv_state + slots[s]*state_stride: of q, of k, of v, [W-1, channels] each; conv_state is NULL
+ * where there are no convolutions. What q, k, v and z hold afterwards is undefined. */
+GRAFT_EXPORT int32_t graft_gla_step(float* y, float* state, float* conv_state, const graft_gla_layer* layer_host,
+                                    float* q, float* k, float* v, float* z, const float* gate, const int32_t* slots,
+                                    const int32_t* seq_start, const int32_t* start_pos, int32_t S, int32_t N,
+                                    uint64_t state_stride);
+typedef struct graft_gdn_layer {
+  graft_conv q_conv, k_conv, v_conv; /* weights NULL: no convolutions */
+  const float* A_log;                /* [Hv] */
+  const float* dt_bias;              /* [Hv] */
+  const float* o_norm;               /* [Dv] */
+  int32_t Hk, Hv, Dk, Dv, W, block, state_dtype;
+  float beta_scale, l2_eps, norm_eps, scale;
+} graft_gdn_layer; /* 120 bytes */
+/* As graft_gla_step with graft_gdn: q and k go through graft_l2_norm per head, g and beta are graft_gdn_gate of za and
+ * zb [N,Hv], gate[N,Hv*Dv]. With kernels[N,Hv*Dv,W] (JetBlock) v goes through graft_dynamic_conv, and its window is all
+ * that conv_state holds; else kernels is NULL. */
+GRAFT_EXPORT int32_t graft_gdn_step(float* y, float* state, float* conv_state, const graft_gdn_layer* layer_host,
+                                    float* q, float* k, float* v, const float* kernels, float* za, float* zb,
+                                    const float* gate, const int32_t* slots, const int32_t* seq_start,
+                                    const int32_t* start_pos, int32_t S, int32_t N, uint64_t state_stride);
 
 /* ---- linear attention, training form (chunked) ----
  * workspace (graft_*_train_floats) carries what the backward call needs besides its operands: states between chunks

@@ -1,12 +1,11 @@
 // q, k and v of gla and gdn: projection, then, where the layer has one, a short causal convolution with silu
 // (layers.md section 5). A sequence's convolution region holds the states of q, k and v in this order, [W-1, channels] each.
-import type { Ops } from "../../src/ops/ops.ts";
+import type { ConvWeights, Ops } from "../../src/ops/ops.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";
-import { type Linear, linearBackward, linearForward } from "../linear.ts";
+import { linearBackward, linearForward } from "../linear.ts";
 import { optionalParameter, type Parameter, type ParameterSet, parameter } from "../parameters.ts";
 import type { WeightLoader } from "../weights.ts";
-import type { Context, LinearShape, MixerBatch, RaggedRows } from "./mixer.ts";
-import { convSlots } from "./state.ts";
+import type { Context, LinearShape, RaggedRows } from "./mixer.ts";
 
 const NAMES = ["q", "k", "v"] as const;
 type Name = (typeof NAMES)[number];
@@ -14,53 +13,24 @@ type Name = (typeof NAMES)[number];
 /** q, k, v: [N, heads * head size]. */
 export type Qkv = Readonly<Record<Name, Tensor>>;
 
-interface Conv {
-  readonly weight: Tensor;
-  readonly bias: Tensor | null;
+/** Short convolutions of q, k and v, serving form. */
+export type Convs = Readonly<Record<Name, ConvWeights>>;
+
+/** null where the layer has none. */
+export function loadConvs(weights: WeightLoader, shape: LinearShape): Convs | null {
+  if (shape.convKernel === 0) return null;
+  const conv = (name: Name): ConvWeights => ({
+    weight: weights.vector(`${name}_conv1d.weight`),
+    bias: shape.convBias ? weights.vector(`${name}_conv1d.bias`) : null,
+  });
+  return { q: conv("q"), k: conv("k"), v: conv("v") };
 }
 
-/** Serving form. */
-export class ConvolvedProjections {
-  readonly #projections: Readonly<Record<Name, Linear>>;
-  readonly #convs: Readonly<Record<Name, Conv>> | null;
-  readonly #taps: number;
-
-  constructor(weights: WeightLoader, shape: LinearShape) {
-    const conv = (name: Name): Conv => ({
-      weight: weights.vector(`${name}_conv1d.weight`),
-      bias: shape.convBias ? weights.vector(`${name}_conv1d.bias`) : null,
-    });
-    this.#projections = { q: weights.linear("q_proj"), k: weights.linear("k_proj"), v: weights.linear("v_proj") };
-    this.#taps = shape.convKernel;
-    this.#convs = shape.convKernel > 0 ? { q: conv("q"), k: conv("k"), v: conv("v") } : null;
-  }
-
-  /** Advances the convolution states. */
-  apply(ctx: Context, x: Tensor, batch: MixerBatch): Qkv {
-    let offset = 0;
-    const one = (name: Name): Tensor => {
-      const u = this.#projections[name].apply(ctx, x);
-      const conv = this.#convs?.[name];
-      if (!conv) return u;
-      const y = ctx.arena.alloc(u.shape);
-      ctx.ops.shortConv(y, u, conv.weight, conv.bias, batch.seqStart, convSlots(batch, offset));
-      offset += (this.#taps - 1) * u.shape[1]!;
-      return y;
-    };
-    return { q: one("q"), k: one("k"), v: one("v") };
-  }
-
-  bytes(): number {
-    return NAMES.reduce((sum, name) => sum + this.#projections[name].bytes(), 0);
-  }
-
-  free(ops: Ops): void {
-    for (const name of NAMES) {
-      this.#projections[name].free(ops);
-      const conv = this.#convs?.[name];
-      if (conv) ops.free(conv.weight);
-      if (conv?.bias) ops.free(conv.bias);
-    }
+export function freeConvs(ops: Ops, convs: Convs | null): void {
+  if (convs === null) return;
+  for (const name of NAMES) {
+    ops.free(convs[name].weight);
+    if (convs[name].bias) ops.free(convs[name].bias);
   }
 }
 

@@ -1,69 +1,86 @@
 // The gated delta rule with its gates and output, which gdn and jet share (layers.md sections 3 and 4).
 //   q, k = l2(q), l2(k) per head;  β = σ(Wb x) (×2 with negative eigenvalues);  g = -exp(A_log) softplus(Wa x + dt_bias)
 //   S̄ = e^g S;  u = β (v - S̄ᵀ k);  S = S̄ + k uᵀ;  o = Dk^-1/2 Sᵀ q
-import type { LinearSizes, Ops } from "../../src/ops/ops.ts";
+import { GdnStruct, type LinearSizes, type Ops } from "../../src/ops/ops.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";
 import { type Linear, linearBackward, linearForward } from "../linear.ts";
 import { type Parameter, type ParameterSet, parameter } from "../parameters.ts";
 import type { WeightLoader } from "../weights.ts";
-import type { Qkv } from "./conv.ts";
-import type { Context, LinearShape, MixerBatch, RaggedRows } from "./mixer.ts";
-import { GatedOutput, type SavedOutput, TrainableOutput } from "./output.ts";
+import { type Convs, freeConvs, loadConvs, type Qkv } from "./conv.ts";
+import type { Context, LinearShape, MixerBatch, MixerIo, RaggedRows } from "./mixer.ts";
+import { outputGate, type SavedOutput, TrainableOutput } from "./output.ts";
 import { linearSizes } from "./shape.ts";
-import { recurrentSlots } from "./state.ts";
+import { layerStates } from "./state.ts";
 
 function betaScale(shape: LinearShape): number {
   return shape.variant === "gdn" && shape.allowNegEigval ? 2 : 1;
 }
 
-/** Serving form: everything after q, k and v have their activation. */
+/** q, k, v, the decay and the write strength of every row, and the gate of the output where there is one. */
+export interface DeltaInputs {
+  readonly q: Tensor;
+  readonly k: Tensor;
+  readonly v: Tensor;
+  readonly za: Tensor;
+  readonly zb: Tensor;
+  readonly gate: Tensor | null;
+  /** Of a JetBlock: [N,Hv*Dv,W]. */
+  readonly kernels: Tensor | null;
+}
+
+/** Projections of the layer input that the delta rule needs beside q, k and v: decay, write strength, output gate. */
+export function deltaProjections(weights: WeightLoader): { linear: Linear }[] {
+  return [{ linear: weights.linear("a_proj") }, { linear: weights.linear("b_proj") }, ...outputGate(weights)];
+}
+
+/** Serving form: everything after the projections. */
 export class DeltaRule {
   readonly sizes: LinearSizes;
-  readonly #shape: LinearShape;
   readonly #ops: Ops;
-  readonly #decay: Linear;
-  readonly #write: Linear;
   readonly #aLog: Tensor;
   readonly #dtBias: Tensor;
-  readonly #output: GatedOutput;
+  readonly #outputNorm: Tensor;
+  readonly #convs: Convs | null;
+  readonly #output: Linear;
+  readonly #layer: GdnStruct;
 
   constructor(weights: WeightLoader, shape: LinearShape) {
     this.sizes = linearSizes(shape);
-    this.#shape = shape;
     this.#ops = weights.ops;
-    this.#decay = weights.linear("a_proj");
-    this.#write = weights.linear("b_proj");
     this.#aLog = weights.vector("A_log");
     this.#dtBias = weights.vector("dt_bias");
-    this.#output = new GatedOutput(weights, shape.normEps);
+    this.#outputNorm = weights.vector("o_norm.weight");
+    this.#convs = shape.variant === "jet" ? null : loadConvs(weights, shape);
+    this.#output = weights.linear("o_proj");
+    this.#layer = new GdnStruct(weights.ops, {
+      convs: this.#convs,
+      taps: shape.convKernel,
+      sizes: this.sizes,
+      block: shape.block,
+      outputNorm: this.#outputNorm,
+      normEps: shape.normEps,
+      aLog: this.#aLog,
+      dtBias: this.#dtBias,
+      betaScale: betaScale(shape),
+    });
   }
 
-  /** y[N,C] from activated q, k, v and the layer input x[N,C]; advances the recurrent states. */
-  into(ctx: Context, { q, k, v }: Qkv, x: Tensor, y: Tensor, batch: MixerBatch): void {
-    const { ops, arena } = ctx;
-    const [qn, kn] = [arena.alloc(q.shape), arena.alloc(k.shape)];
-    ops.l2Norm(qn, q, this.sizes.keyDim);
-    ops.l2Norm(kn, k, this.sizes.keyDim);
-    const za = this.#decay.apply(ctx, x); // [N,Hv]
-    const zb = this.#write.apply(ctx, x); // [N,Hv]
-    const [g, beta] = [arena.alloc(za.shape), arena.alloc(zb.shape)];
-    ops.gdnGate(g, beta, za, zb, this.#aLog, this.#dtBias, betaScale(this.#shape));
-    const o = arena.alloc(v.shape); // [N,Hv*Dv]
-    const slots = recurrentSlots(batch);
-    ops.gdn(o, qn, kn, v, g, beta, batch.seqStart, batch.startPos, slots, this.sizes, this.#shape.block);
-    this.#output.into(ctx, o, x, y);
+  /** y[N,C] (+ residual); advances the states. */
+  into(ctx: Context, inputs: DeltaInputs, { y, residual }: MixerIo, batch: MixerBatch): void {
+    const o = ctx.arena.alloc(inputs.v.shape); // [N,Hv*Dv]
+    ctx.ops.gdnStep(o, inputs, batch, layerStates(batch), this.#layer);
+    this.#output.into(ctx, o, y, residual);
   }
 
   bytes(): number {
-    return this.#decay.bytes() + this.#write.bytes() + this.#output.bytes();
+    return this.#output.bytes();
   }
 
   free(): void {
-    this.#decay.free(this.#ops);
-    this.#write.free(this.#ops);
-    this.#ops.free(this.#aLog);
-    this.#ops.free(this.#dtBias);
     this.#output.free(this.#ops);
+    freeConvs(this.#ops, this.#convs);
+    for (const t of [this.#aLog, this.#dtBias, this.#outputNorm]) this.#ops.free(t);
+    this.#layer.free();
   }
 }
 

@@ -3,8 +3,8 @@
 import { KernelError } from "../../src/errors.ts";
 import type { AttentionSizes, Ops } from "../../src/ops/ops.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";
-import type { Linear } from "../linear.ts";
-import type { Context, MixerBatch, RaggedRows, StateSpec, TokenMixer } from "./mixer.ts";
+import { type Linear, Projections } from "../linear.ts";
+import type { Context, MixerBatch, MixerIo, RaggedRows, StateSpec, TokenMixer } from "./mixer.ts";
 
 /** Gains [D] of the per-head norms before rope. */
 export interface HeadNorms {
@@ -29,35 +29,46 @@ export class FullAttention implements TokenMixer {
   readonly kind = "full_attention";
   readonly sizes: AttentionSizes;
   readonly #ops: Ops;
-  readonly #weights: FullAttentionWeights;
+  readonly #qkv: Projections;
+  readonly #output: Linear;
+  readonly #norms: HeadNorms | null;
+  readonly #ropeTable: Tensor | null;
 
   /** Owns its weights, but not the rope table. */
-  constructor(ops: Ops, sizes: AttentionSizes, weights: FullAttentionWeights) {
+  constructor(ops: Ops, sizes: AttentionSizes, { q, k, v, o, headNorms, ropeTable }: FullAttentionWeights) {
     this.sizes = sizes;
     this.#ops = ops;
-    this.#weights = weights;
+    this.#qkv = new Projections(ops, [{ linear: q }, { linear: k }, { linear: v }]);
+    this.#output = o;
+    this.#norms = headNorms;
+    this.#ropeTable = ropeTable;
   }
 
-  forward(ctx: Context, x: Tensor, y: Tensor, batch: MixerBatch): void {
+  forward(ctx: Context, { x, norm, y, residual }: MixerIo, batch: MixerBatch): void {
     const { kv } = batch;
     if (!kv) throw new KernelError("Cannot run full attention: the batch has no KV cache");
     ctx.arena.scope(() => {
-      const { q, k, v } = this.#project(ctx, x, batch.positions);
-      ctx.ops.kvWrite(kv, k, v, kv.slots, this.sizes);
+      const [q, k, v] = this.#qkv.apply(ctx, x, norm) as [Tensor, Tensor, Tensor];
       const o = ctx.arena.alloc(q.shape);
-      ctx.ops.attention(o, q, kv, batch.seqStart, batch.startPos, this.sizes);
-      this.#weights.o.into(ctx, o, y);
+      const weights = { norms: this.#norms, ropeTable: this.#ropeTable };
+      ctx.ops.attentionStep(o, { q, k, v }, kv, batch, weights, this.sizes);
+      this.#output.into(ctx, o, y, residual);
     });
   }
 
   /** Whole sequences without a cache: what conversion runs the parent with. */
   forwardDense(ctx: Context, x: Tensor, y: Tensor, rows: RaggedRows): void {
     ctx.arena.scope(() => {
-      const { q, k, v } = this.#project(ctx, x, rows.positions);
+      let [q, k, v] = this.#qkv.apply(ctx, x, null) as [Tensor, Tensor, Tensor];
+      if (this.#norms) {
+        q = normed(ctx, q, this.#norms.q, this.#norms.eps);
+        k = normed(ctx, k, this.#norms.k, this.#norms.eps);
+      }
+      if (this.#ropeTable) for (const t of [q, k]) ctx.ops.rope(t, t, rows.positions, this.#ropeTable);
       const o = ctx.arena.alloc(q.shape);
       const lse = ctx.arena.alloc([rows.numRows, this.sizes.numQueryHeads]);
       ctx.ops.attentionTrain(o, lse, q, k, v, rows.seqStart, this.sizes);
-      this.#weights.o.into(ctx, o, y);
+      this.#output.into(ctx, o, y);
     });
   }
 
@@ -71,34 +82,16 @@ export class FullAttention implements TokenMixer {
   }
 
   weightBytes(): number {
-    const { q, k, v, o } = this.#weights;
-    return q.bytes() + k.bytes() + v.bytes() + o.bytes();
+    return this.#qkv.bytes() + this.#output.bytes();
   }
 
   free(): void {
-    const { q, k, v, o, headNorms } = this.#weights;
-    for (const linear of [q, k, v, o]) linear.free(this.#ops);
-    if (headNorms) {
-      this.#ops.free(headNorms.q);
-      this.#ops.free(headNorms.k);
+    this.#qkv.free();
+    this.#output.free(this.#ops);
+    if (this.#norms) {
+      this.#ops.free(this.#norms.q);
+      this.#ops.free(this.#norms.k);
     }
-  }
-
-  /** q[N,Hq*D], k and v[N,Hkv*D] as attention takes them. */
-  #project(ctx: Context, x: Tensor, positions: Tensor): { q: Tensor; k: Tensor; v: Tensor } {
-    const { headNorms, ropeTable } = this.#weights;
-    let q = this.#weights.q.apply(ctx, x);
-    let k = this.#weights.k.apply(ctx, x);
-    const v = this.#weights.v.apply(ctx, x);
-    if (headNorms) {
-      q = normed(ctx, q, headNorms.q, headNorms.eps);
-      k = normed(ctx, k, headNorms.k, headNorms.eps);
-    }
-    if (ropeTable) {
-      ctx.ops.rope(q, q, positions, ropeTable);
-      ctx.ops.rope(k, k, positions, ropeTable);
-    }
-    return { q, k, v };
   }
 }
 

@@ -2,10 +2,10 @@
 // gated delta rule.
 import type { LinearSizes, Ops } from "../../src/ops/ops.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";
+import { Projections } from "../linear.ts";
 import type { WeightLoader } from "../weights.ts";
-import { ConvolvedProjections, type Qkv } from "./conv.ts";
-import { DeltaRule } from "./delta.ts";
-import type { Context, LinearShape, MixerBatch, StateSpec, TokenMixer } from "./mixer.ts";
+import { DeltaRule, deltaProjections } from "./delta.ts";
+import type { Context, LinearShape, MixerBatch, MixerIo, StateSpec, TokenMixer } from "./mixer.ts";
 import { linearStateSpec } from "./state.ts";
 
 /** Serving form of one Gated DeltaNet layer. */
@@ -13,14 +13,17 @@ export class GdnAttention implements TokenMixer {
   readonly kind = "gdn";
   readonly shape: LinearShape;
   readonly #ops: Ops;
-  readonly #projections: ConvolvedProjections;
+  readonly #projections: Projections;
   readonly #rule: DeltaRule;
 
   /** @param weights scoped to this layer's tensors, already verified against the shape. */
   constructor(weights: WeightLoader, shape: LinearShape) {
     this.shape = shape;
     this.#ops = weights.ops;
-    this.#projections = new ConvolvedProjections(weights, shape);
+    // A convolution brings the silu with it.
+    const activation = shape.convKernel > 0 ? "identity" : "silu";
+    const qkv = ["q_proj", "k_proj", "v_proj"].map((name) => ({ linear: weights.linear(name), activation }) as const);
+    this.#projections = new Projections(weights.ops, [...qkv, ...deltaProjections(weights)]);
     this.#rule = new DeltaRule(weights, shape);
   }
 
@@ -28,10 +31,12 @@ export class GdnAttention implements TokenMixer {
     return this.#rule.sizes;
   }
 
-  forward(ctx: Context, x: Tensor, y: Tensor, batch: MixerBatch): void {
+  forward(ctx: Context, io: MixerIo, batch: MixerBatch): void {
     ctx.arena.scope(() => {
-      const qkv = this.#projections.apply(ctx, x, batch); // [N,Hk*Dk], [N,Hk*Dk], [N,Hv*Dv]
-      this.#rule.into(ctx, this.shape.convKernel > 0 ? qkv : activated(ctx, qkv), x, y, batch);
+      // [N,Hk*Dk], [N,Hk*Dk], [N,Hv*Dv], [N,Hv], [N,Hv], [N,Hv*Dv]
+      const projected = this.#projections.apply(ctx, io.x, io.norm) as [Tensor, Tensor, Tensor, Tensor, Tensor];
+      const [q, k, v, za, zb, gate = null] = projected;
+      this.#rule.into(ctx, { q, k, v, za, zb, gate, kernels: null }, io, batch);
     });
   }
 
@@ -44,17 +49,7 @@ export class GdnAttention implements TokenMixer {
   }
 
   free(): void {
-    this.#projections.free(this.#ops);
+    this.#projections.free();
     this.#rule.free();
   }
-}
-
-/** silu of q, k and v. */
-export function activated(ctx: Context, { q, k, v }: Qkv): Qkv {
-  const silu = (x: Tensor): Tensor => {
-    const y = ctx.arena.alloc(x.shape);
-    ctx.ops.silu(y, x);
-    return y;
-  };
-  return { q: silu(q), k: silu(k), v: silu(v) };
 }

@@ -1,6 +1,6 @@
 // What every token mixer is: its shape, the ragged batch it sees, the serving form and the training form.
 // Knows neither the engine that fills a batch nor the backbone around the layer.
-import type { Ops, PagedKv, StateDtype } from "../../src/ops/ops.ts";
+import type { LayerStates, Ops, PagedKv, RowNorm, StateDtype } from "../../src/ops/ops.ts";
 import type { Arena } from "../../src/tensor/arena.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";
 import type { ParameterSet } from "../parameters.ts";
@@ -42,26 +42,16 @@ export interface Context {
   readonly arena: Arena;
 }
 
-/** Paged cache of one full-attention layer, as a batch addresses it. */
-export interface KvBatch extends PagedKv {
-  /** i32[N]: page * pageSize + offset of every row. */
-  readonly slots: Tensor;
-}
-
-/**
- * States of one linear layer. Sequence s owns `recurrentStride` floats at slots[s] * recurrentStride and `convStride`
- * floats at slots[s] * convStride. A conv region must be zero when its sequence starts; the recurrent region need not
- * (position 0 reads it as zero).
- */
-export interface StateBatch {
-  readonly recurrent: Tensor;
-  readonly recurrentStride: number;
-  readonly conv: Tensor | null;
-  readonly convStride: number;
-  /** i32[S] */
-  readonly slots: Tensor;
-  /** Of the recurrent states; windows of convolutions are float32. */
-  readonly dtype: StateDtype;
+/** What a mixer reads and writes. */
+export interface MixerIo {
+  /** [N,C] */
+  readonly x: Tensor;
+  /** Of x before anything else; null: none. */
+  readonly norm: RowNorm | null;
+  /** [N,C]; may be x. */
+  readonly y: Tensor;
+  /** Added to the output; may be y. */
+  readonly residual: Tensor | null;
 }
 
 /** A ragged set of sequences as one layer's mixer sees it. */
@@ -74,10 +64,15 @@ export interface MixerBatch {
   readonly seqStart: Tensor;
   /** i32[S]: position of the first row of each sequence. */
   readonly startPos: Tensor;
-  /** i32[N] */
-  readonly positions: Tensor;
-  readonly kv?: KvBatch;
-  readonly state?: StateBatch;
+  /** No row stands at or beyond this position. */
+  readonly longest: number;
+  /** Paged cache of a full-attention layer. */
+  readonly kv?: PagedKv;
+  /**
+   * States of a linear layer. The windows of a sequence must be zero when it starts; its recurrent state need not
+   * (position 0 reads it as zero).
+   */
+  readonly state?: LayerStates;
 }
 
 /** What one sequence costs in one layer. */
@@ -92,8 +87,8 @@ export interface StateSpec {
 /** Serving form of one layer's token mixer. */
 export interface TokenMixer {
   readonly kind: "full_attention" | Variant;
-  /** y[N,C] = mixer(x[N,C]); x is the normalised input, y holds no residual. Advances the batch's cache or states. */
-  forward(ctx: Context, x: Tensor, y: Tensor, batch: MixerBatch): void;
+  /** y = mixer(norm(x)) (+ residual). Advances the batch's cache or states. */
+  forward(ctx: Context, io: MixerIo, batch: MixerBatch): void;
   stateSpec(): StateSpec;
   /** Bytes of device memory that the weights take. */
   weightBytes(): number;

@@ -1,43 +1,14 @@
 // The end of every linear layer: norm per head, output gate from the layer input, output projection.
 //   y = Wo concat_h( rms(o_h; o_norm) ⊙ silu((Wg x)_h) ) (+ b)
-import type { Ops } from "../../src/ops/ops.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";
 import { type Linear, linearBackward, linearBackwardNew, linearForward } from "../linear.ts";
 import { optionalParameter, type Parameter, type ParameterSet, parameter } from "../parameters.ts";
 import type { WeightLoader } from "../weights.ts";
 import type { Context } from "./mixer.ts";
 
-/** Serving form. */
-export class GatedOutput {
-  readonly #gate: Linear | null;
-  readonly #norm: Tensor;
-  readonly #project: Linear;
-  readonly #eps: number;
-
-  constructor(weights: WeightLoader, eps: number) {
-    this.#gate = weights.has("g_proj.weight") ? weights.linear("g_proj") : null;
-    this.#norm = weights.vector("o_norm.weight");
-    this.#project = weights.linear("o_proj");
-    this.#eps = eps;
-  }
-
-  /** y[N,C] from o[N,H*Dv] and the layer input x[N,C]. */
-  into(ctx: Context, o: Tensor, x: Tensor, y: Tensor): void {
-    const gate = this.#gate?.apply(ctx, x) ?? null;
-    const normed = ctx.arena.alloc(o.shape);
-    ctx.ops.gatedRmsNorm(normed, o, gate, this.#norm, this.#eps);
-    this.#project.into(ctx, normed, y);
-  }
-
-  bytes(): number {
-    return (this.#gate?.bytes() ?? 0) + this.#project.bytes();
-  }
-
-  free(ops: Ops): void {
-    this.#gate?.free(ops);
-    ops.free(this.#norm);
-    this.#project.free(ops);
-  }
+/** Serving form: the gate's projection of the layer input, where there is one. */
+export function outputGate(weights: WeightLoader): { linear: Linear }[] {
+  return weights.has("g_proj.weight") ? [{ linear: weights.linear("g_proj") }] : [];
 }
 
 /** What the training form keeps. */

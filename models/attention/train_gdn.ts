@@ -3,7 +3,6 @@ import type { Tensor } from "../../src/tensor/tensor.ts";
 import type { ParameterSet } from "../parameters.ts";
 import { type Qkv, type SavedQkv, TrainableProjections } from "./conv.ts";
 import { type SavedDelta, TrainableDeltaRule } from "./delta.ts";
-import { activated } from "./gdn.ts";
 import type { Context, LinearShape, RaggedRows, Saved, TrainableMixer } from "./mixer.ts";
 
 /** What the backward pass needs. */
@@ -50,4 +49,14 @@ function throughSilu(ctx: Context, grads: Qkv, inputs: Qkv): Qkv {
     return dx;
   };
   return { q: one(grads.q, inputs.q), k: one(grads.k, inputs.k), v: one(grads.v, inputs.v) };
+}
+
+/** silu of q, k and v. */
+function activated(ctx: Context, { q, k, v }: Qkv): Qkv {
+  const silu = (x: Tensor): Tensor => {
+    const y = ctx.arena.alloc(x.shape);
+    ctx.ops.silu(y, x);
+    return y;
+  };
+  return { q: silu(q), k: silu(k), v: silu(v) };
 }

@@ -77,7 +77,7 @@ export function runParent(ctx: Context, backbone: Backbone, batch: RowBatch, onL
       arena.scope(() => {
         const x = arena.alloc(h.shape);
         const y = arena.alloc(h.shape);
-        backbone.inputNorm(ctx, layer, h, x);
+        ops.rowNorm(x, h, backbone.inputNorm(layer));
         backbone.fullAttention(layer).forwardDense(ctx, x, y, batch.rows);
         onLayer(layer, x, y);
         ops.add(h, h, y);

@@ -1,8 +1,7 @@
 // The device memory behind the pools: one KV cache in pages, the page table, and one region of states. All of it is
 // allocated at the start. Knows which places a sequence holds, not why.
-import type { KvBatch, StateBatch } from "../../models/attention/mixer.ts";
 import { Staging } from "../ops/device.ts";
-import type { Ops, StateDtype } from "../ops/ops.ts";
+import type { LayerStates, Ops, PagedKv, StateDtype } from "../ops/ops.ts";
 import { dtypeBytes } from "../tensor/dtype.ts";
 import { rows, type Tensor, view } from "../tensor/tensor.ts";
 import type { Copy } from "./batch.ts";
@@ -51,18 +50,10 @@ export class EngineMemory {
     return sequence.slot * this.#sizes.numLayers + ordinal;
   }
 
-  /** Where the cache keeps the token at `position` in full layer number `ordinal`. */
-  kvSlot(sequence: Sequence, ordinal: number, position: number): number {
-    const { pageSize } = this.#sizes;
-    const block = Math.floor(position / pageSize);
-    return sequence.pages[block * sequence.hybrid.numFull + ordinal]! * pageSize + (position - block * pageSize);
-  }
-
-  kvBatch(slots: Tensor, tableRows: Tensor): KvBatch {
+  kvBatch(tableRows: Tensor): PagedKv {
     return {
       kCache: this.#kCache,
       vCache: this.#vCache,
-      slots,
       tableRows,
       pageTable: this.#pageTable.tensor,
       tableStride: this.#tableStride,
@@ -70,12 +61,12 @@ export class EngineMemory {
     };
   }
 
-  stateBatch(shape: StateSlotShape, slots: Tensor): StateBatch {
+  stateBatch(shape: StateSlotShape, slots: Tensor): LayerStates {
     const { floats, convOffset, convFloats } = shape;
     const rest = this.#sizes.numStateFloats - convOffset;
     const conv = convFloats > 0 ? view(this.#states, convOffset, [rest]) : null;
     const dtype = this.#sizes.stateDtype;
-    return { recurrent: this.#states, recurrentStride: floats, conv, convStride: floats, slots, dtype };
+    return { recurrent: this.#states, conv, stride: floats, slots, dtype };
   }
 
   copy(copy: Copy): void {

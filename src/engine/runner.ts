@@ -3,7 +3,7 @@
 import type { Context } from "../../models/attention/mixer.ts";
 import type { Backbone } from "../../models/model.ts";
 import { KernelError } from "../errors.ts";
-import type { Ops } from "../ops/ops.ts";
+import type { Ops, RowNorm } from "../ops/ops.ts";
 import { Arena } from "../tensor/arena.ts";
 import { rows, type Tensor, view } from "../tensor/tensor.ts";
 import type { Backend, Batch, ChunkOutput } from "./batch.ts";
@@ -135,28 +135,23 @@ export class Runner implements Backend {
 
   /** x[N,C] += mixer(norm(x)); x += MLP(norm(x)). */
   #layer(layer: number, x: Tensor, plan: StepPlan): void {
-    this.#arena.scope(() => {
-      const h = this.#arena.alloc(x.shape);
-      const y = this.#arena.alloc(x.shape);
-      this.#backbone.inputNorm(this.#ctx, layer, x, h);
-      for (const group of plan.layers[layer]!) this.#mix(group, h, y);
-      this.#ctx.ops.add(x, x, y);
-    });
+    const norm = this.#backbone.inputNorm(layer);
+    for (const group of plan.layers[layer]!) this.#mix(group, norm, x);
     this.#backbone.mlpBlock(this.#ctx, layer, x);
   }
 
   /** The rows of one group through their mixer, in place where they follow one another. */
-  #mix({ mixer, batch, firstRow, index }: LayerGroup, h: Tensor, y: Tensor): void {
+  #mix({ mixer, batch, firstRow, index }: LayerGroup, norm: RowNorm, x: Tensor): void {
     if (index === null) {
-      mixer.forward(this.#ctx, rows(h, firstRow, batch.numRows), rows(y, firstRow, batch.numRows), batch);
+      const own = rows(x, firstRow, batch.numRows);
+      mixer.forward(this.#ctx, { x: own, norm, y: own, residual: own }, batch);
       return;
     }
     this.#arena.scope(() => {
-      const own = this.#arena.alloc([batch.numRows, h.shape[1]!]);
-      const mixed = this.#arena.alloc(own.shape);
-      this.#ctx.ops.gatherRows(own, h, index);
-      mixer.forward(this.#ctx, own, mixed, batch);
-      this.#ctx.ops.scatterRows(y, mixed, index);
+      const own = this.#arena.alloc([batch.numRows, x.shape[1]!]);
+      this.#ctx.ops.gatherRows(own, x, index);
+      mixer.forward(this.#ctx, { x: own, norm, y: own, residual: own }, batch);
+      this.#ctx.ops.scatterRows(x, own, index);
     });
   }
 
@@ -208,11 +203,9 @@ export class Runner implements Backend {
       const part = outputs.slice(from, from + this.#sliceRows);
       this.#arena.scope(() => {
         const last = this.#arena.alloc([part.length, hiddenSize]);
-        const normed = this.#arena.alloc(last.shape);
         const logits = this.#arena.alloc([part.length, vocabSize]);
         this.#ctx.ops.gatherRows(last, x, view(wanted, offset + from, [part.length]));
-        this.#backbone.finalNorm(this.#ctx, last, normed);
-        this.#backbone.head(this.#ctx, normed, logits);
+        this.#backbone.head(this.#ctx, last, logits);
         this.#show(logits, part, batch);
         use(logits, part, from);
       });

@@ -1,7 +1,7 @@
 // Lays a batch out for the kernels: rows of all chunks end to end, and per layer the groups of rows that share a token
 // mixer. Rows part only here; everything else of a layer sees them together.
 import type { MixerBatch, TokenMixer } from "../../models/attention/mixer.ts";
-import { type Tensor, view } from "../tensor/tensor.ts";
+import type { Tensor } from "../tensor/tensor.ts";
 import type { Batch, Chunk } from "./batch.ts";
 import type { Hybrid } from "./hybrid.ts";
 import type { EngineMemory } from "./memory.ts";
@@ -42,13 +42,13 @@ interface Geometry {
   readonly index: Tensor | null;
   readonly seqStart: Tensor;
   readonly startPos: Tensor;
-  readonly positions: Tensor;
+  readonly longest: number;
 }
 
 /** Upper bound of the integers that planning a batch takes. */
 export function planCapacity(batch: Batch, numLayers: number): number {
   const [N, S] = [batch.numRows, batch.chunks.length];
-  return 2 * N + numLayers * (3 * N + 5 * S) + N;
+  return 2 * N + numLayers * (N + 4 * S + 1);
 }
 
 /** Fills the step's tables; tensors hold their values after tables.send(). */
@@ -70,7 +70,7 @@ export function planStep(batch: Batch, numLayers: number, tables: StepTables, me
       const key = members.length === spans.length ? "all" : members.map((span) => span.hybrid.serial).join();
       let geometry = geometries.get(key);
       if (geometry === undefined) {
-        geometry = makeGeometry(members, positions.tensor, tables);
+        geometry = makeGeometry(members, tables);
         geometries.set(key, geometry);
       }
       return makeGroup(mixer, layer, geometry, tables, memory);
@@ -108,36 +108,30 @@ function groupByMixer(spans: readonly Span[], layer: number): [TokenMixer, Span[
   return groups;
 }
 
-function makeGeometry(spans: readonly Span[], positions: Tensor, tables: StepTables): Geometry {
+function makeGeometry(spans: readonly Span[], tables: StepTables): Geometry {
   const chunks = spans.flatMap((span) => span.chunks);
   const numRows = spans.reduce((sum, span) => sum + span.numRows, 0);
   const firstRow = spans[0]!.firstRow;
   const seqStart = tables.take(chunks.length + 1);
   const startPos = tables.take(chunks.length);
-  let row = 0;
+  let [row, longest] = [0, 0];
   chunks.forEach(({ start, count }, s) => {
     seqStart.view[seqStart.at + s] = row;
     startPos.view[startPos.at + s] = start;
     row += count;
+    longest = Math.max(longest, start + count);
   });
   seqStart.view[seqStart.at + chunks.length] = row;
-  const base = { chunks, numRows, firstRow, seqStart: seqStart.tensor, startPos: startPos.tensor };
+  const base = { chunks, numRows, firstRow, seqStart: seqStart.tensor, startPos: startPos.tensor, longest };
   const last = spans.at(-1)!;
   const consecutive = last.firstRow + last.numRows - firstRow === numRows;
-  if (consecutive) return { ...base, index: null, positions: view(positions, firstRow, [numRows]) };
+  if (consecutive) return { ...base, index: null };
   const index = tables.take(numRows);
-  const own = tables.take(numRows);
-  let at = 0;
+  let at = index.at;
   for (const span of spans) {
-    let from = span.firstRow;
-    for (const { start, count } of span.chunks) {
-      for (let i = 0; i < count; i++, at++, from++) {
-        index.view[index.at + at] = from;
-        own.view[own.at + at] = start + i;
-      }
-    }
+    for (let from = span.firstRow; from < span.firstRow + span.numRows; from++) index.view[at++] = from;
   }
-  return { ...base, index: index.tensor, positions: own.tensor };
+  return { ...base, index: index.tensor };
 }
 
 function makeGroup(
@@ -147,18 +141,14 @@ function makeGroup(
   tables: StepTables,
   memory: EngineMemory,
 ): LayerGroup {
-  const { chunks, numRows, firstRow, index, seqStart, startPos, positions } = geometry;
-  const common = { numRows, numSeqs: chunks.length, seqStart, startPos, positions };
+  const { chunks, numRows, firstRow, index, seqStart, startPos, longest } = geometry;
+  const common = { numRows, numSeqs: chunks.length, seqStart, startPos, longest };
   if (mixer.kind === "full_attention") {
-    const slots = tables.take(numRows);
     const tableRows = tables.take(chunks.length);
-    let row = slots.at;
-    chunks.forEach(({ sequence, start, count }, s) => {
-      const ordinal = sequence.hybrid.kvOrdinal[layer]!;
-      tableRows.view[tableRows.at + s] = memory.tableRow(sequence, ordinal);
-      for (let p = start; p < start + count; p++) slots.view[row++] = memory.kvSlot(sequence, ordinal, p);
+    chunks.forEach(({ sequence }, s) => {
+      tableRows.view[tableRows.at + s] = memory.tableRow(sequence, sequence.hybrid.kvOrdinal[layer]!);
     });
-    return { mixer, batch: { ...common, kv: memory.kvBatch(slots.tensor, tableRows.tensor) }, firstRow, index };
+    return { mixer, batch: { ...common, kv: memory.kvBatch(tableRows.tensor) }, firstRow, index };
   }
   const slots = tables.take(chunks.length);
   chunks.forEach(({ sequence }, s) => {

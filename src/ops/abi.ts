@@ -3,7 +3,7 @@
 import { dlopen } from "bun:ffi";
 
 /** GRAFT_ABI_VERSION of the header. */
-export const ABI_VERSION = 1;
+export const ABI_VERSION = 2;
 
 const p = "ptr";
 const i = "i32";
@@ -74,6 +74,14 @@ export const symbols = {
   graft_gdn_state_floats: { args: [i, i, i, i, i, i], returns: d },
   graft_gdn: { args: [p, p, p, p, p, p, p, p, p, p, i, i, i, i, i, i, i, i, u, f], returns: i },
   graft_gdn_state_read: { args: [p, p, i, i, i, i, i, i, i], returns: i },
+  graft_projections: { args: [p, i, p, p, p, i, i, i, f], returns: i },
+  graft_gated_linear: { args: [p, p, p, p, p, i, i, i, i, f], returns: i },
+  graft_attention_step: {
+    args: [p, p, p, p, p, p, p, p, p, p, p, p, p, i, i, i, i, i, i, i, i, i, i, f, f],
+    returns: i,
+  },
+  graft_gla_step: { args: [p, p, p, p, p, p, p, p, p, p, p, p, i, i, u], returns: i },
+  graft_gdn_step: { args: [p, p, p, p, p, p, p, p, p, p, p, p, p, p, i, i, u], returns: i },
   graft_gla_train_floats: { args: [i, i, i, i, i, i], returns: d },
   graft_gla_train: { args: [p, p, p, p, p, p, p, p, p, i, i, i, i, i, i, f], returns: i },
   graft_gla_backward: { args: [p, p, p, p, p, p, p, p, p, p, p, p, p, p, i, i, i, i, i, i, f], returns: i },

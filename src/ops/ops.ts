@@ -16,6 +16,15 @@ export type {
   StateDtype,
   StateSlots,
 } from "./forward_ops.ts";
+export {
+  type Activation,
+  type ConvWeights,
+  GdnStruct,
+  GlaStruct,
+  type Projection,
+  ProjectionSet,
+} from "./layer_structs.ts";
+export type { LayerStates, RaggedStarts, RowNorm } from "./step_ops.ts";
 export type { AdamwStep } from "./training_ops.ts";
 
 /** Every op of graft.h under its own name in camelCase. */

@@ -1,8 +1,8 @@
 // The ops on rows of logits: adjustments, drawing, scores. What a negative id means is defined here and in graft.h.
 import { numel, type Tensor } from "../tensor/tensor.ts";
 import { at, expectAtLeast, expectCount, expectRows, rowsOf } from "./expect.ts";
-import { ForwardOps } from "./forward_ops.ts";
 import { SAMPLING_WORDS } from "./repeat_ops.ts";
+import { StepOps } from "./step_ops.ts";
 
 /** In place of an id where a row of logits has no answer: it holds NaN or +infinity. */
 export const ROW_BROKEN = -1;
@@ -25,7 +25,7 @@ export interface Adjustments {
 }
 
 /** Every forward op. */
-export class SamplingOps extends ForwardOps {
+export class SamplingOps extends StepOps {
   /** Log-probability of ids[i] under logits row i and the argmax of the row (or ROW_*); either output may be null. */
   logProb(logprob: Tensor | null, argmax: Tensor | null, logits: Tensor, ids: Tensor): void {
     const N = rowsOf("logProb", "ids", ids);

@@ -7,7 +7,7 @@ import { JetAttention } from "../../models/attention/jet.ts";
 import type { Context, MixerBatch, TokenMixer } from "../../models/attention/mixer.ts";
 import type { Ops } from "../../src/ops/ops.ts";
 import { Arena } from "../../src/tensor/arena.ts";
-import { rows, type Tensor } from "../../src/tensor/tensor.ts";
+import { rows, type Tensor, view } from "../../src/tensor/tensor.ts";
 
 const PAGE_SIZE = 16;
 
@@ -26,17 +26,12 @@ export interface HostOptions {
 }
 
 /** The addressing that all layers of a step share. */
-export function createBatch(ops: Ops, segments: readonly Segment[], { maxTokens }: HostOptions): MixerBatch & Kv {
-  const pages = Math.ceil(maxTokens / PAGE_SIZE);
+export function createBatch(ops: Ops, segments: readonly Segment[]): HostBatch {
   const starts = [0];
   const positions: number[] = [];
-  const slots: number[] = [];
-  for (const { sequence, start, count } of segments) {
+  for (const { start, count } of segments) {
     starts.push(starts.at(-1)! + count);
-    for (let p = start; p < start + count; p++) {
-      positions.push(p);
-      slots.push(pageOf(sequence, Math.floor(p / PAGE_SIZE), pages) * PAGE_SIZE + (p % PAGE_SIZE));
-    }
+    for (let p = start; p < start + count; p++) positions.push(p);
   }
   const ints = (values: number[]) => ops.fromArray([values.length], Int32Array.from(values));
   return {
@@ -45,13 +40,14 @@ export function createBatch(ops: Ops, segments: readonly Segment[], { maxTokens 
     seqStart: ints(starts),
     startPos: ints(segments.map((s) => s.start)),
     positions: ints(positions),
-    rowSlots: ints(slots),
+    longest: Math.max(...segments.map((s) => s.start + s.count)),
     sequences: ints(segments.map((s) => s.sequence)),
   };
 }
 
-interface Kv {
-  readonly rowSlots: Tensor;
+/** A batch, the positions of its rows, and which sequence each of its sequences is. */
+export interface HostBatch extends MixerBatch {
+  readonly positions: Tensor;
   readonly sequences: Tensor;
 }
 
@@ -102,30 +98,32 @@ export class MixerHost {
   #createState() {
     const { sequences, stateDtype: dtype = "f32" } = this.#options;
     const { convFloats } = this.#spec;
-    const recurrentFloats = this.#spec.recurrentFloats[dtype];
+    const stride = this.#spec.recurrentFloats[dtype] + convFloats;
     const { ops } = this.ctx;
-    // What a slot held before must not matter at position 0.
-    const dirty = new Float32Array(sequences * recurrentFloats).fill(Number.NaN);
-    return {
-      recurrent: this.#keep(ops.fromArray([dirty.length], dirty)),
-      recurrentStride: recurrentFloats,
-      dtype,
-      conv: convFloats > 0 ? this.#keep(ops.empty([sequences * convFloats])) : null,
-      convStride: convFloats,
-    };
+    // What a slot held before must not matter at position 0, but for the windows of convolutions.
+    const dirty = new Float32Array(sequences * stride).fill(Number.NaN);
+    for (let s = 1; s <= sequences; s++) dirty.fill(0, s * stride - convFloats, s * stride);
+    const recurrent = this.#keep(ops.fromArray([dirty.length], dirty));
+    const offset = stride - convFloats;
+    const conv = convFloats > 0 ? view(recurrent, offset, [dirty.length - offset]) : null;
+    return { recurrent, conv, stride, dtype };
   }
 
   /** y = mixer(x) for the rows of a batch. */
-  forward(x: Tensor, y: Tensor, batch: MixerBatch & Kv): void {
-    const kv = this.#kv && { ...this.#kv, slots: batch.rowSlots, tableRows: batch.sequences };
+  forward(x: Tensor, y: Tensor, batch: HostBatch): void {
+    const kv = this.#kv && { ...this.#kv, tableRows: batch.sequences };
     const state = this.#state && { ...this.#state, slots: batch.sequences };
-    this.mixer.forward(this.ctx, x, y, { ...batch, ...(kv ? { kv } : {}), ...(state ? { state } : {}) });
+    this.mixer.forward(
+      this.ctx,
+      { x, norm: null, y, residual: null },
+      { ...batch, ...(kv ? { kv } : {}), ...(state ? { state } : {}) },
+    );
   }
 
   /** Runs host rows through the mixer and returns the host result. */
   run(x: Float32Array, channels: number, segments: readonly Segment[]): Float32Array {
     const { ops } = this.ctx;
-    const batch = createBatch(ops, segments, this.#options);
+    const batch = createBatch(ops, segments);
     const input = ops.fromArray([batch.numRows, channels], x);
     const output = ops.empty([batch.numRows, channels]);
     this.forward(input, output, batch);
@@ -139,7 +137,7 @@ export class MixerHost {
   recurrent(sequence: number, position: number): Float32Array {
     const { ops } = this.ctx;
     const state = this.#state!;
-    const slots = { ...state.recurrent, shape: [this.#options.sequences, state.recurrentStride] };
+    const slots = { ...state.recurrent, shape: [this.#options.sequences, state.stride] };
     const { mixer } = this;
     const slotOf = (block: number) => ({ state: rows(slots, sequence, 1), block, dtype: state.dtype });
     if (mixer instanceof GlaAttention) {
@@ -157,8 +155,8 @@ export class MixerHost {
 
   /** Convolution region of a sequence: [W-1, channels] of each convolution. */
   conv(sequence: number): Float32Array {
-    const { conv, convStride } = this.#state!;
-    return this.ctx.ops.toFloat32(rows({ ...conv!, shape: [this.#options.sequences, convStride] }, sequence, 1));
+    const { conv, stride } = this.#state!;
+    return this.ctx.ops.toFloat32(view(conv!, sequence * stride, [this.#spec.convFloats]));
   }
 
   #read(shape: number[], fill: (out: Tensor) => void): Float32Array {
@@ -176,6 +174,6 @@ export class MixerHost {
 }
 
 /** Frees the addressing of a batch. */
-export function freeBatch(ops: Ops, batch: MixerBatch & Kv): void {
-  for (const t of [batch.seqStart, batch.startPos, batch.positions, batch.rowSlots, batch.sequences]) ops.free(t);
+export function freeBatch(ops: Ops, batch: HostBatch): void {
+  for (const t of [batch.seqStart, batch.startPos, batch.positions, batch.sequences]) ops.free(t);
 }

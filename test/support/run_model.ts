@@ -17,14 +17,12 @@ export class ModelRun {
   readonly #ctx: Context;
   readonly #backbone: Backbone;
   readonly #hosts: MixerHost[];
-  readonly #options: HostOptions;
   readonly #positions: number[];
 
   /** @param mixers one per layer; null = the backbone's full attention. */
   constructor(ops: Ops, backbone: Backbone, mixers: readonly (TokenMixer | null)[], options: HostOptions) {
     this.#ctx = { ops, arena: new Arena(ops) };
     this.#backbone = backbone;
-    this.#options = options;
     this.#hosts = mixers.map(
       (mixer, i) => new MixerHost(ops, mixer ?? backbone.fullAttention(i), options, this.#ctx.arena),
     );
@@ -40,21 +38,20 @@ export class ModelRun {
       this.#positions[sequence] = start + ids.length;
       return { sequence, start, count: ids.length };
     });
-    const batch = createBatch(ops, segments, this.#options);
+    const batch = createBatch(ops, segments);
     const ids = ops.fromArray([batch.numRows], Int32Array.from(feeds.flatMap((f) => [...f.ids])));
     const all = arena.scope(() => {
       const [x, n, y] = [0, 1, 2].map(() => arena.alloc([batch.numRows, C])) as [never, never, never];
       const logits = arena.alloc([batch.numRows, V]);
       this.#backbone.embed(this.#ctx, ids, batch.positions, x);
       this.#hosts.forEach((host, i) => {
-        this.#backbone.inputNorm(this.#ctx, i, x, n);
+        ops.rowNorm(n, x, this.#backbone.inputNorm(i));
         host.forward(n, y, batch);
         onLayer(i, n, y);
         ops.add(x, x, y);
         this.#backbone.mlpBlock(this.#ctx, i, x);
       });
-      this.#backbone.finalNorm(this.#ctx, x, n);
-      this.#backbone.head(this.#ctx, n, logits);
+      this.#backbone.head(this.#ctx, x, logits);
       return ops.toFloat32(logits);
     });
     ops.free(ids);
