@@ -107,7 +107,11 @@ function planOf(target: Target, extra: readonly string[]): Plan {
       { folder: "common/status.cpp", extension: ".cpp", compiler: gcc },
       ...composedParts("cuda", gcc),
     ];
-    return { parts, headers: ["include", "common", "composed", "cuda"], link: ["nvcc", "-shared", "-cudart", "static"] };
+    return {
+      parts,
+      headers: ["include", "common", "composed", "cuda"],
+      link: ["nvcc", "-shared", "-cudart", "static"],
+    };
   }
   if (target === "simt") {
     const parts: Part[] = [
