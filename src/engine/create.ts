@@ -24,6 +24,8 @@ export interface EngineHooks {
   readonly constraints?: ConstraintFactory;
   /** Sees every row of logits that a request needs, before anything is drawn from it; for tests. */
   readonly tap?: LogitsTap;
+  /** Seed of random numbers that pages and states begin with, for measuring with Engine.addAssumed(). */
+  readonly randomPools?: number;
 }
 
 /**
@@ -82,6 +84,7 @@ export function createEngine(
   }
   const registry = new HybridRegistry(own, model.identity, { numFloats: numStateFloats, dtype: stateDtype });
   const memory = new EngineMemory(ops, { ...info, numPages, kvChannels, kvDtype, numStateFloats, stateDtype });
+  if (hooks.randomPools !== undefined) memory.fillRandom(hooks.randomPools);
   const runner = new Runner(ops, model.backbone, memory, info.maxBatchTokens);
   runner.tap = hooks.tap ?? null;
   const weightBytes = () => model.backbone.weightBytes() + sum(model.mixers.map((mixer) => mixer?.weightBytes() ?? 0));

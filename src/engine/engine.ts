@@ -130,6 +130,17 @@ export class Engine {
     return this.#queue(generateSequence(this.#nextId, request, hybrid, this.#limits(hybrid), constraints));
   }
 
+  /**
+   * As add(), but all of the prompt save its last token counts as computed, whatever the pools hold in its place: for
+   * measuring at a context without computing it. Needs an engine without a prefix cache.
+   */
+  addAssumed(request: GenerateRequest): number {
+    const hybrid = this.#catalog.get(request.hybrid ?? BASE_HYBRID);
+    const sequence = generateSequence(this.#nextId, request, hybrid, this.#limits(hybrid), this.#parts.constraints);
+    sequence.assumed = sequence.numPrompt - 1;
+    return this.#queue(sequence);
+  }
+
   /** Queues a scoring and returns its id. @throws RequestError, CapacityError */
   addScore(request: ScoreRequest): number {
     const hybrid = this.#catalog.get(request.hybrid ?? BASE_HYBRID);

@@ -110,9 +110,19 @@ export class EngineMemory {
     use(rows(this.#vCache, page, 1), bytes.subarray(half));
   }
 
+  /** Random numbers in all pages and states, for measuring: zeros would not cost what numbers do. */
+  fillRandom(seed: number): void {
+    this.#ops.fillRandom(this.#kCache, seed, 1);
+    this.#ops.fillRandom(this.#vCache, seed + 1, 1);
+    // Pairs of small bfloat16 numbers are small numbers in float32 too, so this does for states of either type.
+    const { ptr, shape } = this.#states;
+    this.#ops.fillRandom({ ptr, shape: [2 * shape[0]!], dtype: "bf16" }, seed + 2, 0.1);
+  }
+
   /** Makes a sequence's places ready for its next chunk: new pages in the table, and zero windows at its beginning. */
   prepare(sequence: Sequence, start: number): void {
     if (start === 0) this.#clearWindows(sequence);
+    else if (start === sequence.assumed) this.#assume(sequence);
     const { numFull } = sequence.hybrid;
     const numBlocks = numFull === 0 ? 0 : sequence.pages.length / numFull;
     const first = sequence.tableBlocks;
@@ -130,6 +140,14 @@ export class EngineMemory {
     this.#ops.free(this.#vCache);
     this.#ops.free(this.#states);
     this.#pageTable.close();
+  }
+
+  /** What its slots hold becomes the state at the assumed position: their first words say where they stand (graft.h). */
+  #assume(sequence: Sequence): void {
+    sequence.hybrid.slots.forEach(({ floats }, i) => {
+      const word = { ptr: this.#states.ptr + 4 * sequence.stateSlots[i]! * floats, shape: [1], dtype: "i32" } as const;
+      this.#ops.upload(word, Int32Array.of(sequence.assumed));
+    });
   }
 
   /** Convolution windows must be zero at position 0; a recurrent state is read as zero there whatever it holds. */

@@ -226,7 +226,10 @@ export class PrefixSharing {
       stateSlots.length = 0;
       return false;
     }
-    if (hit === null) return true;
+    if (hit === null) {
+      sequence.numComputed = sequence.assumed;
+      return true;
+    }
     hit.tailPages.forEach((from, i) => {
       this.#copies.push({ kind: "page", from, to: pages[hit.pages.length + i]! });
     });

@@ -80,6 +80,8 @@ export class Sequence {
   ready = true;
   /** Tokens whose keys, values and states the pools hold. */
   numComputed = 0;
+  /** Tokens that count as computed from the start, whatever the pools hold in their places; for measuring. */
+  assumed = 0;
   /** KV pages; page of full layer f and token block j at [j * numFull + f]. */
   readonly pages: number[] = [];
   /** State slots, one per linear layer. */
