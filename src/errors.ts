@@ -22,8 +22,15 @@ export class CheckpointError extends GraftError {
 
 /** A kernel refused its arguments or failed. */
 export class KernelError extends GraftError {
+  constructor(message: string, options?: ErrorOptions & { readonly code?: "device_lost" }) {
+    super(options?.code ?? "kernel_error", message, options);
+  }
+}
+
+/** The device the kernels run on does not answer any more; nothing in this process brings it back. */
+export class DeviceLostError extends KernelError {
   constructor(message: string, options?: ErrorOptions) {
-    super("kernel_error", message, options);
+    super(message, { ...options, code: "device_lost" });
   }
 }
 

@@ -25,13 +25,21 @@ using namespace graft::gpu;
 extern "C" int32_t graft_init(int32_t num_threads) {
   GRAFT_CHECK(num_threads >= 0 && num_threads <= 256, "Cannot start: %d threads asked for, expected 0 to 256",
               num_threads);
+  if (const cudaError_t error = cudaGetLastError(); error != cudaSuccess)
+    return graft::fail(GRAFT_DEVICE, "%s", cudaGetErrorString(error));
   return open();
 }
 
 extern "C" int32_t graft_device_info(char* json_host, int32_t capacity) {
-  const char text[] =
-      R"({"name":"emulated device","backend":"simt","isa":"simt","threads":1,"features":[],"memory":0})";
-  return write_json(json_host, capacity, text, sizeof text - 1);
+  size_t unused = 0, total = 0;
+  if (cudaMemGetInfo(&unused, &total) != cudaSuccess)
+    return graft::fail(GRAFT_DEVICE, "Cannot describe the device: it does not answer");
+  char text[256];
+  const int length = snprintf(
+      text, sizeof text,
+      R"({"name":"emulated device","backend":"simt","isa":"simt","threads":1,"features":[],"memory":%zu,"free":%zu})",
+      total, unused);
+  return write_json(json_host, capacity, text, length);
 }
 
 #else

@@ -136,10 +136,14 @@ void add_allocation(void* p, size_t bytes) {
   generation++;
 }
 
-void remove_allocation(void* p) {
+size_t remove_allocation(void* p) {
   std::lock_guard lock(mutex);
-  allocations.erase(reinterpret_cast<uintptr_t>(p));
   generation++;
+  const auto found = allocations.find(reinterpret_cast<uintptr_t>(p));
+  if (found == allocations.end()) return 0;
+  const size_t bytes = found->second - found->first;
+  allocations.erase(found);
+  return bytes;
 }
 
 void check_access(const void* pointer, size_t bytes, bool write) {

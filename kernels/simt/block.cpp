@@ -9,6 +9,8 @@
 #include <cstdlib>
 #include <utility>
 
+#include "loss.h"
+
 // switch_stack(save, load): keeps the caller's registers and stack pointer in *save and goes on at `load`.
 asm(R"(
 .text
@@ -145,7 +147,7 @@ void fault(const char* format, ...) {
 std::string take_fault() {
   std::string text;
   text.swap(last_fault);
-  return text;
+  return text.empty() && lost() ? cudaGetErrorString(cudaErrorLaunchFailure) : text;
 }
 
 dim3 thread_index() { return running->current->index; }
@@ -228,6 +230,7 @@ void launch(const char* kernel, dim3 grid, dim3 size, size_t shared_bytes, void 
             const void* params, size_t bytes) {
   const unsigned threads = size.x * size.y * size.z;
   const auto refuse = [&](const char* why) { last_fault = std::string(kernel) + ": " + why; };
+  if (!survives_launch()) return;
   if (threads == 0 || threads > 1024 || threads % kLanes)
     return refuse("a block needs 32 to 1024 threads, whole warps");
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return refuse("the grid is empty");

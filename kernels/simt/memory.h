@@ -4,5 +4,6 @@
 
 namespace simt {
 void add_allocation(void* p, size_t bytes);
-void remove_allocation(void* p);
+/// Its bytes.
+size_t remove_allocation(void* p);
 }  // namespace simt

@@ -86,6 +86,9 @@ const ACCESS_FLAGS = {
   },
 } as const;
 
+/** Exit status of a server without an engine. */
+const EXIT_WHEN_DEAD = 70;
+
 /** What the server says of its work. */
 const LOG_FLAGS = {
   "log-format": { type: "string", choices: LOG_FORMATS, default: "text", help: "lines on standard error" },
@@ -131,6 +134,10 @@ const flags = {
     max: 86_400,
     default: 60,
     help: "start a new engine when it shows no life for so long; 0 = never",
+  },
+  "exit-when-dead": {
+    type: "boolean",
+    help: `end with status ${EXIT_WHEN_DEAD} when the engine is lost for good, for a supervisor to start the server again`,
   },
   "session-memory": {
     type: "bytes",
@@ -224,10 +231,9 @@ docs/operation.md tells the rest: keys, limits, health, metrics, logs.`,
       });
       const line = await startLine(server, flags);
       // Whoever reads the line may send a signal at once.
-      const stopped = untilStopped(server, flags["drain-seconds"] * 1000, log);
+      const stopped = untilStopped(server, flags["drain-seconds"] * 1000, log, flags["exit-when-dead"]);
       process.stdout.write(`${line}\n`);
-      await stopped;
-      return 0;
+      return (await stopped) === "asked" ? 0 : EXIT_WHEN_DEAD;
     } finally {
       store.close();
     }
@@ -291,20 +297,38 @@ async function startLine(server: RunningServer, given: Flags<typeof flags>): Pro
   return `graft ${VERSION} serves ${plan.model} on ${plan.device}, ${plan.threads} threads; ${memory}; ${url}`;
 }
 
-/** Waits for SIGTERM or SIGINT, then for the drain; a second signal cuts it short. */
-export async function untilStopped(server: RunningServer, limitMs: number, log: Log): Promise<void> {
+/** How often a server that ends with its engine looks whether that is so. */
+const LOOK_MS = 250;
+
+/** Waits for SIGTERM or SIGINT, then for the drain; a second signal cuts it short. `alsoDead`: or for the end of the engine. */
+export async function untilStopped(
+  server: RunningServer,
+  limitMs: number,
+  log: Log,
+  alsoDead = false,
+): Promise<"asked" | "dead"> {
+  const { engine, lifecycle } = server.context;
   const cut = new AbortController();
-  await new Promise<void>((resolve) => {
+  const why = await new Promise<"asked" | "dead">((resolve) => {
     let asked = false;
     const onSignal = () => {
       if (asked) cut.abort();
       asked = true;
-      resolve();
+      resolve("asked");
     };
+    if (alsoDead) {
+      const look = setInterval(() => {
+        if (asked || engine.state !== "dead") return;
+        clearInterval(look);
+        resolve("dead");
+      }, LOOK_MS);
+      look.unref();
+    }
     process.on("SIGTERM", onSignal);
     process.on("SIGINT", onSignal);
     process.on("SIGHUP", () => server.reloadKeys());
   });
-  log(`stopping: ${server.context.lifecycle.active} requests under way`);
+  log(`stopping: ${lifecycle.active} requests under way`);
   await server.stop(limitMs, cut.signal);
+  return why;
 }

@@ -1,6 +1,6 @@
 // The engine seen from another thread: starts the worker, turns its messages into streams and promises, watches its beat.
 // Makes no native call, so the thread that answers HTTP can hold it.
-import { EngineLostError, KernelError } from "../errors.ts";
+import { DeviceLostError, EngineLostError, KernelError, RequestError } from "../errors.ts";
 import { prepareVocabulary } from "../grammar/background_vocabulary.ts";
 import { workerUrl } from "../text/worker_url.ts";
 import { type CallName, type Calls, type FromEngine, fromWire, type ToEngine } from "./protocol.ts";
@@ -66,6 +66,11 @@ export async function startEngine(
   return new WorkerEngineClient(worker, info, new Int32Array(beat), prepare);
 }
 
+/** What may be told to anyone who asks how the engine is: no paths. */
+export function tellable(cause: unknown): string | null {
+  return cause instanceof KernelError || cause instanceof RequestError ? cause.message : null;
+}
+
 class WorkerEngineClient implements EngineThread {
   readonly info: EngineInfo;
   readonly restarts = 0;
@@ -99,8 +104,8 @@ class WorkerEngineClient implements EngineThread {
     this.#watch = setInterval(() => this.#look(), WATCH_MS);
     this.#watch.unref();
     worker.onmessage = ({ data }: MessageEvent<FromEngine>) => this.#receive(data);
-    worker.onerror = (event) => this.#lose(event.message);
-    worker.addEventListener("close", () => this.#lose("its thread has ended"));
+    worker.onerror = (event) => this.#lose(new Error(event.message));
+    worker.addEventListener("close", () => this.#lose(new Error("its thread has ended")));
   }
 
   generate(request: GenerateRequest, signal?: AbortSignal): AsyncIterable<TokenEvent> {
@@ -177,8 +182,12 @@ class WorkerEngineClient implements EngineThread {
     return this.alive ? "running" : "dead";
   }
 
+  get problem(): string | null {
+    return this.#stopped === null ? null : tellable(this.#stopped.cause);
+  }
+
   kill(why: string): void {
-    this.#lose(why);
+    this.#lose(new Error(why));
     this.#worker.terminate();
   }
 
@@ -250,7 +259,7 @@ class WorkerEngineClient implements EngineThread {
       this.#onClosed?.();
     } else if (message.kind === "error") {
       const error = fromWire(message.error);
-      if (message.id === null) this.#lose(error.message);
+      if (message.id === null) this.#lose(error);
       else this.#fail(message.id, error);
     }
   }
@@ -266,9 +275,14 @@ class WorkerEngineClient implements EngineThread {
     if (this.#stopped === null) this.#worker.postMessage(message, transfer as ArrayBuffer[]);
   }
 
-  #lose(why: string): void {
+  #lose(cause: Error): void {
+    if (cause instanceof DeviceLostError) {
+      const message = "The device was lost; the server has to be started again";
+      this.#stop(new EngineLostError("engine_dead", message, { cause }));
+      return;
+    }
     const message = "The engine stopped while it worked on this request; send it again";
-    this.#stop(new EngineLostError("engine_restarted", message, { cause: new Error(why) }));
+    this.#stop(new EngineLostError("engine_restarted", message, { cause }));
   }
 
   /** The thread is gone: everything under way fails with the reason. */

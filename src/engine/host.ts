@@ -1,6 +1,7 @@
 // Drives an engine from messages: steps while there is work, reads messages between steps, reports what came of them.
 // Knows the protocol, not the thread it runs in.
 import type { LinearPool } from "../../models/model.ts";
+import { DeviceLostError } from "../errors.ts";
 import { keepAliveMs } from "./create.ts";
 import type { Engine, StepResult } from "./engine.ts";
 import { type CallMessage, type FromEngine, type ToEngine, toWire } from "./protocol.ts";
@@ -198,9 +199,12 @@ export class EngineHost {
     }
   }
 
-  /** Whether the step did anything. */
+  /** Whether the step did anything. @throws DeviceLostError */
   #report({ events, scores, failed, numPrefillTokens, numDecodeTokens }: StepResult): boolean {
     const { post } = this.#parts;
+    // Nothing can go on without the device: this ends the thread, and with it every stream and call.
+    const gone = failed.find(({ error }) => error instanceof DeviceLostError);
+    if (gone !== undefined) throw gone.error;
     if (events.length > 0) {
       const named = events.map(({ id, event }) => ({ id: this.#streams.get(id)!, event }));
       for (const { id, event } of events) if (event.finishReason !== null) this.#forget(id);

@@ -1,5 +1,5 @@
 // The messages between EngineClient and the engine's thread. Plain data that survives structured cloning.
-import { CapacityError, CheckpointError, KernelError, RequestError } from "../errors.ts";
+import { CapacityError, CheckpointError, DeviceLostError, KernelError, RequestError } from "../errors.ts";
 import type { VocabularyData } from "../grammar/vocabulary.ts";
 import type {
   EngineInfo,
@@ -84,6 +84,7 @@ export function fromWire({ name, code, message }: WireError): Error {
   if (name === "RequestError") return new RequestError(code, message);
   if (name === "CapacityError") return new CapacityError(message);
   if (name === "CheckpointError") return new CheckpointError(message);
+  if (name === "DeviceLostError") return new DeviceLostError(message);
   if (name === "KernelError") return new KernelError(message);
   return Object.assign(new Error(message), { name });
 }

@@ -1,8 +1,8 @@
 // An engine that outlives its thread: a lost or stuck one is replaced by a new one with the same pools and hybrids.
 // Looks like any EngineClient, so that nobody above needs to know; streams that were lost end with EngineLostError.
 
-import { EngineLostError } from "../errors.ts";
-import type { EngineThread } from "./client.ts";
+import { DeviceLostError, EngineLostError } from "../errors.ts";
+import { type EngineThread, tellable } from "./client.ts";
 import type {
   EngineClient,
   EngineInfo,
@@ -59,6 +59,7 @@ export class RestartingEngine implements EngineClient {
   #poolSerial = 0;
   #closed = false;
   #dead = false;
+  #problem: string | null = null;
 
   /** Starts the first engine; that it cannot is the caller's to handle. @throws what `start` throws */
   static async start(start: () => Promise<EngineThread>, options: RestartOptions): Promise<RestartingEngine> {
@@ -89,6 +90,10 @@ export class RestartingEngine implements EngineClient {
   get state(): EngineState {
     if (this.alive) return "running";
     return this.#dead || this.#closed ? "dead" : "restarting";
+  }
+
+  get problem(): string | null {
+    return this.alive ? null : this.#problem;
   }
 
   get restarts(): number {
@@ -242,9 +247,17 @@ export class RestartingEngine implements EngineClient {
     if (this.#closed || this.#thread !== thread) return;
     this.#thread = null;
     if (performance.now() - this.#startedAt > this.#options.stableMs) this.#attempts = 0;
-    const cause = reason.cause instanceof Error ? reason.cause.message : reason.message;
-    this.#options.log(`the engine has stopped: ${cause}`, "error");
-    this.#back = this.#restart();
+    const cause = reason.cause instanceof Error ? reason.cause : reason;
+    this.#problem = tellable(cause);
+    this.#options.log(`the engine has stopped: ${cause.message}`, "error");
+    if (cause instanceof DeviceLostError) this.#give("a lost device comes back in a new process only");
+    else this.#back = this.#restart();
+  }
+
+  /** Stays dead. */
+  #give(why: string): void {
+    this.#dead = true;
+    this.#options.log(`the engine stays dead: ${why}`, "error");
   }
 
   async #restart(): Promise<void> {
@@ -262,11 +275,14 @@ export class RestartingEngine implements EngineClient {
         log(`the engine runs again after ${((performance.now() - since) / 1000).toFixed(1)} s`, "warn");
         return;
       } catch (error) {
+        this.#problem = tellable(error);
         log(`the engine cannot be started: ${error instanceof Error ? error.message : error}`, "error");
+        if (error instanceof DeviceLostError) return this.#give("a lost device comes back in a new process only");
       }
     }
-    this.#dead = !this.#closed;
-    if (this.#dead) log(`the engine stays dead after ${maxAttempts} starts`, "error");
+    if (this.#closed) return;
+    this.#dead = true;
+    log(`the engine stays dead after ${maxAttempts} starts`, "error");
   }
 
   /** Gives a new engine what the old one had; what it refuses is told and left out. */

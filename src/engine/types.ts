@@ -406,6 +406,8 @@ export interface EngineClient {
   /** Whether the engine's thread still runs; false after close() or a crash. */
   readonly alive: boolean;
   readonly state: EngineState;
+  /** Why it does not run, where that can be told to anyone; null while it does. */
+  readonly problem: string | null;
   /** How often a lost engine was replaced by a new one. */
   readonly restarts: number;
   /** Cancels what runs and ends the thread. */

@@ -1,6 +1,6 @@
 // A backend's memory and statuses: allocation, copies between host and device, errors. Knows no op.
 import { toArrayBuffer } from "bun:ffi";
-import { KernelError } from "../errors.ts";
+import { DeviceLostError, KernelError } from "../errors.ts";
 import type { DeviceMemory } from "../tensor/arena.ts";
 import { type DType, dtypeBytes, dtypeCode } from "../tensor/dtype.ts";
 import { bytesOf, numel, type Tensor } from "../tensor/tensor.ts";
@@ -12,6 +12,8 @@ import { type LibraryOptions, type OpenedLibrary, openKernels } from "./library.
 export type HostArray = Float32Array | Int32Array | Uint16Array | Uint8Array | Float64Array | Uint32Array;
 
 const STAGING_BYTES = 1 << 22;
+/** GRAFT_DEVICE of graft.h. */
+const STATUS_DEVICE = 4;
 
 /** An opened kernel library and the memory it gives. */
 export class Device implements DeviceMemory {
@@ -60,8 +62,10 @@ export class Device implements DeviceMemory {
 
   allocBytes(bytes: number): number {
     const ptr = Number(this.symbols.graft_alloc(bytes));
-    if (ptr === 0) throw new KernelError(`Cannot allocate ${bytes} bytes of device memory: ${this.lastError()}`);
-    return ptr;
+    if (ptr !== 0) return ptr;
+    const why = this.lastError();
+    if (this.#isLost()) throw lost(why);
+    throw new KernelError(`Cannot allocate ${bytes} bytes of device memory: ${why}`);
   }
 
   freeBytes(ptr: number): void {
@@ -188,14 +192,26 @@ export class Device implements DeviceMemory {
     this.symbols.graft_host_free(ptr as never);
   }
 
-  /** Turns a status into an exception that names the op. @throws KernelError when it is not 0. */
+  /** Turns a status into an exception that names the op. @throws KernelError when it is not 0, DeviceLostError where no other call can help. */
   check(op: string, status: number): void {
-    if (status !== 0) throw new KernelError(`Cannot run ${op}: ${this.lastError()}`);
+    if (status === 0) return;
+    const why = this.lastError();
+    if (status === STATUS_DEVICE && this.#isLost()) throw lost(why);
+    throw new KernelError(`Cannot run ${op}: ${why}`);
+  }
+
+  /** A fault that concerns one call leaves the device able to describe itself. */
+  #isLost(): boolean {
+    return this.kind === "cuda" && this.symbols.graft_device_info(this.#staging as never, 65536) === STATUS_DEVICE;
   }
 
   lastError(): string {
     return String(this.symbols.graft_last_error());
   }
+}
+
+function lost(why: string): DeviceLostError {
+  return new DeviceLostError(`The device is lost: ${why}`);
 }
 
 function dtypeOfArray(array: HostArray): DType {

@@ -78,6 +78,7 @@ export class FakeEngine implements EngineClient {
   full = false;
   alive = true;
   readonly restarts = 0;
+  problem: string | null = null;
   heartbeatAgeMs = 10;
   readonly requests: GenerateRequest[] = [];
   readonly scored: ScoreRequest[] = [];

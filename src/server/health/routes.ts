@@ -21,6 +21,7 @@ export function healthRoutes(context: ServerContext) {
       const age = engine.heartbeatAgeMs;
       return {
         status: found ?? "ok",
+        ...(found === null || engine.problem === null ? {} : { reason: engine.problem }),
         engine_heartbeat_age_ms: Number.isFinite(age) ? Math.round(age) : null,
         engine_restarts: engine.restarts,
       };
