@@ -13,12 +13,8 @@ __global__ void silu_mul(float* y, const float* gate, const float* up, uint64_t 
   for_each(n, [&](uint64_t i) { y[i] = silu(gate[i]) * up[i]; });
 }
 
-__global__ void gelu_tanh(float* y, const float* x, uint64_t n) {
-  constexpr float kScale = 0.7978845608028654f;  // sqrt(2 / pi)
-  for_each(n, [&](uint64_t i) {
-    const float v = x[i];
-    y[i] = 0.5f * v * (1.0f + tanhf(kScale * (v + 0.044715f * v * v * v)));
-  });
+__global__ void gelu_tanh_of(float* y, const float* x, uint64_t n) {
+  for_each(n, [&](uint64_t i) { y[i] = gelu_tanh(x[i]); });
 }
 
 }  // namespace
@@ -43,6 +39,6 @@ extern "C" int32_t graft_silu_mul(float* y, const float* gate, const float* up, 
 extern "C" int32_t graft_gelu_tanh(float* y, const float* x, uint64_t n) {
   GRAFT_CHECK(y && x, "gelu_tanh: null pointer");
   if (n == 0) return GRAFT_OK;
-  GRAFT_LAUNCH(gelu_tanh, grid_for(n), kThreads, 0, y, x, n);
+  GRAFT_LAUNCH(gelu_tanh_of, grid_for(n), kThreads, 0, y, x, n);
   return launched("gelu_tanh");
 }

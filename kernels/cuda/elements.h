@@ -13,6 +13,10 @@ __device__ __forceinline__ void for_each(uint64_t n, Body&& body) {
 
 __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 __device__ __forceinline__ float silu(float x) { return x * sigmoid(x); }
+__device__ __forceinline__ float gelu_tanh(float x) {
+  constexpr float kScale = 0.7978845608028654f;  // sqrt(2 / pi)
+  return 0.5f * x * (1.0f + tanhf(kScale * (x + 0.044715f * x * x * x)));
+}
 __device__ __forceinline__ float softplus(float x) { return fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x))); }
 
 }  // namespace graft::gpu

@@ -8,7 +8,7 @@
 namespace graft::gpu {
 namespace {
 
-constexpr int32_t kFewRows = 64;
+constexpr int32_t kRowTile = 8, kFewRows = 64;
 
 __global__ void pack(uint16_t* packed, const uint16_t* weight, int32_t out, int32_t in) {
   const uint64_t padded = static_cast<uint64_t>(output_tiles(out)) * kTile * input_tiles(in) * kTile;
@@ -33,6 +33,22 @@ __global__ void arrange_rows(uint2* arranged, const float* x, int32_t N, int32_t
         make_uint2(to_bf16_pair(value(first), value(first + 1)), to_bf16_pair(value(first + 8), value(first + 9)));
   });
 }
+
+/// Where a product goes, and what is added to it.
+struct Output {
+  float* y;
+  const float* bias;
+  const float* residual;
+  int32_t N, out;
+
+  __device__ void put(int32_t row, int32_t o, float sum) const {
+    if (row >= N || o >= out) return;
+    const int64_t at = static_cast<int64_t>(row) * out + o;
+    if (bias != nullptr) sum += bias[o];
+    if (residual != nullptr) sum += residual[at];
+    y[at] = sum;
+  }
+};
 
 /// 16 outputs of up to 8 * RowTiles rows a block; each of its 8 warps sums one slice of the inputs.
 template <int32_t RowTiles>
@@ -103,8 +119,7 @@ void launch_packed(const Output& output, const uint2* rows, const uint4* packed,
   if (row_tiles == 1) return launch_few<1>(output, rows, packed, tiles);
   if (row_tiles == 2) return launch_few<2>(output, rows, packed, tiles);
   if (row_tiles <= 4) return launch_few<4>(output, rows, packed, tiles);
-  if (output.N <= kFewRows) return launch_few<8>(output, rows, packed, tiles);
-  multiply_many_rows(output, rows, packed, tiles);
+  launch_few<8>(output, rows, packed, tiles);
 }
 
 int32_t check_linear(int32_t out, int32_t in, int32_t dtype) {
@@ -148,6 +163,14 @@ extern "C" int32_t graft_linear(float* y, const float* x, const void* packed, co
   if (dtype == GRAFT_F32) {
     const dim3 grid(blocks(out, kPlainThreads), blocks(N, kPlainRows));
     GRAFT_LAUNCH(plain_rows, grid, kPlainThreads, 0, output, x, static_cast<const float*>(packed), in);
+    return launched("linear");
+  }
+  if (N > kFewRows) {
+    auto* rows = static_cast<uint16_t*>(workspace(arranged_bytes(N, in)));
+    if (rows == nullptr) return GRAFT_OUT_OF_MEMORY;
+    const Product product{y, packed, nullptr, bias, residual, out, 0};
+    arrange_many_rows(rows, x, N, in);
+    multiply_many_rows(&product, 1, rows, N, in);
     return launched("linear");
   }
   const int32_t tiles = input_tiles(in);
