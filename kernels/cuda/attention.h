@@ -1,34 +1,60 @@
-// One warp's part of softmax attention on tensor cores: 16 query rows against blocks of 64 keys. Blocks lie at absolute
-// positions, spans of 8 blocks are summed by themselves and merged in ascending order: so a row's result is the same
-// bits whether one warp goes over all spans or each span has its own.
+// What every kernel of softmax attention knows: the sequences, their rows, and where keys and values lie in the pages.
+// Keys are cut at absolute positions: blocks of 64 take one step of online softmax each, spans of 4 blocks are summed
+// by themselves, spans are merged in ascending order within stretches of 16, stretches in ascending order. No number of
+// rows, blocks or sequences changes these cuts, so a row gets the same bits from every kernel.
 #pragma once
 #include "device.h"
 
 namespace graft::gpu {
 
-constexpr int32_t kKeyBlock = 64, kSpan = 512, kQueryTile = 16;
+constexpr int32_t kKeyBlock = 64, kSpanBlocks = 4, kSpan = kSpanBlocks * kKeyBlock, kStretch = 16, kQueryTile = 16;
 
-/// The paged cache of one layer and the sequences that attend. A page holds [Hkv, page_size, D].
+/// Division by the page size: a multiplication that is exact for every position below 2^31.
+struct PageSize {
+  int32_t size;
+  uint32_t multiplier, shift;
+
+  static PageSize of(int32_t size) {
+    uint32_t log = 0;
+    while ((uint64_t{1} << log) < static_cast<uint64_t>(size)) log++;
+    const uint64_t scale = uint64_t{1} << (31 + log), divisor = static_cast<uint64_t>(size);
+    return {size, static_cast<uint32_t>((scale + divisor - 1) / divisor), 31 + log};
+  }
+  __device__ int32_t index(int32_t position) const {
+    return static_cast<int32_t>((static_cast<uint64_t>(static_cast<uint32_t>(position)) * multiplier) >> shift);
+  }
+};
+
+/// The paged cache of one layer and the sequences that attend. A page holds [Hkv, page size, D].
 struct Attention {
   float* o;
   const float* q;
-  const void* k_cache;
-  const void* v_cache;
-  const int32_t* seq_start;
-  const int32_t* start_pos;
-  const int32_t* table_rows;
-  const int32_t* page_table;
-  int32_t table_stride, S, N, Hq, Hkv, page_size;
+  /// New keys and values that are in no page yet, one row a sequence; null where all are in their pages.
+  const float *k, *v;
+  void *k_cache, *v_cache;
+  /// Gains of the norms of every head of q and k, and the table of rope; each may be null.
+  const float *q_norm, *k_norm, *rope;
+  const int32_t *seq_start, *start_pos, *table_rows, *page_table;
+  int32_t table_stride, S, N, Hq, Hkv;
+  PageSize page;
+  /// No row stands at this position or later.
+  int32_t longest;
+  float norm_eps;
+  /// To the base of 2.
   float scale;
   Report* report;
 
   __device__ const int32_t* table(int32_t s) const {
     return page_table + static_cast<int64_t>(table_rows[s]) * table_stride;
   }
-  /// First element of key `position` of head h.
-  __device__ int64_t key_at(const int32_t* table, int32_t position, int32_t h, int32_t D) const {
-    const int64_t page = table[position / page_size];
-    return ((page * Hkv + h) * page_size + position % page_size) * D;
+  /// Which row of D elements of the cache holds `position` of head h.
+  __device__ int32_t cache_row(const int32_t* table, int32_t position, int32_t h) const {
+    const int32_t index = page.index(position), at = table[index];
+    if (at < 0) complain(report, kIndex, index, at, 0x7fffffff);
+    return (max(at, 0) * Hkv + h) * page.size + position - index * page.size;
+  }
+  __device__ const float* rope_row(int32_t position, int32_t D) const {
+    return rope == nullptr ? nullptr : rope + static_cast<int64_t>(position) * D;
   }
 };
 
@@ -48,181 +74,74 @@ __device__ inline QueryRows query_rows(const Attention& a, int32_t s, int32_t h)
   return {first, a.seq_start[s + 1] - first, a.start_pos[s], group, h * group};
 }
 
-/// Rows of keys or values in shared memory lie 16 bytes further apart than they are long: no two rows of a matrix then
-/// begin in the same bank.
+/// Whether a sequence's rows stand where they may; says so where they do not.
+__device__ inline bool stands_well(const Attention& a, int32_t s, int32_t start, int32_t count) {
+  if (count <= 0) return false;
+  if (start >= 0 && count <= a.longest - start) return true;
+  complain(a.report, kIndex, s, start < 0 ? start : start + count - 1, a.longest - 1);
+  return false;
+}
+
+/// Sequences of at most this many query rows to a kv head are decoded: their keys are parted among blocks.
+constexpr int32_t kDecodeRows = 64;
+__host__ __device__ inline bool decodes(int32_t count, int32_t group) {
+  return count == 1 || count * group <= kDecodeRows;
+}
+
+/// Rows of keys, values or queries in shared memory lie 16 bytes further apart than they are long: no two rows of a
+/// matrix then begin in the same bank.
 template <int32_t D>
 constexpr int32_t kRowStride = D + 8;
 template <int32_t D>
 constexpr int32_t kTileElements = kKeyBlock * kRowStride<D>;
 
-/// Starts the copies of keys (or values) first..first+63 by `threads` threads; those from `length` on become zeros.
-template <int32_t D>
-__device__ __forceinline__ void fetch_block(uint16_t* tile, const uint16_t* cache, const Attention& a,
-                                            const int32_t* table, int32_t h, int32_t first, int32_t length,
-                                            int32_t thread, int32_t threads) {
-  constexpr int32_t kChunks = D / 8;
-  for (int32_t at = thread; at < kKeyBlock * kChunks; at += threads) {
-    const int32_t key = at / kChunks, chunk = at % kChunks * 8, position = first + key;
-    const bool there = position < length;
-    copy_async(tile + key * kRowStride<D> + chunk, cache + a.key_at(table, there ? position : first, h, D) + chunk,
-               there);
-  }
-}
+/// Rows of the cache of the keys first + lane, first + lane + 32, ... that a warp fetches; -1 from `length` on.
+template <int32_t Keys>
+struct KeyRows {
+  int32_t row[(Keys + 31) / 32];
 
-/// Queries of rows tile*16.. as the left operand.
-template <int32_t D>
-__device__ __forceinline__ void load_queries(uint32_t (&fragments)[D / 16][4], const Attention& a,
-                                             const QueryRows& rows, int32_t tile) {
-  const int32_t lane = threadIdx.x % kWarp;
+  __device__ __forceinline__ void find(const Attention& a, const int32_t* table, int32_t h, int32_t first,
+                                       int32_t length) {
+    const int32_t lane = threadIdx.x % kWarp;
 #pragma unroll
-  for (int32_t k = 0; k < D / 16; k++)
-#pragma unroll
-    for (int32_t i = 0; i < 4; i++) {
-      const int32_t r = tile * kQueryTile + lane / 4 + i % 2 * 8, d = k * 16 + lane % 4 * 2 + i / 2 * 8;
-      float2 pair = make_float2(0, 0);
-      if (rows.holds(r)) pair = *reinterpret_cast<const float2*>(a.q + rows.at(r, a.Hq, D) + d);
-      fragments[k][i] = to_bf16_pair(pair.x, pair.y);
+    for (int32_t i = 0; i < (Keys + 31) / 32; i++) {
+      const int32_t key = lane + i * 32, position = first + key;
+      row[i] = key < Keys && position < length ? a.cache_row(table, position, h) : -1;
     }
-}
-
-/// What a warp has of its rows lane / 4 and lane / 4 + 8: maximum (in units of log 2), sum and weighted values.
-template <int32_t D>
-struct Partial {
-  float maximum[2], sum[2], values[D / 8][4];
-
-  __device__ __forceinline__ void clear() {
-#pragma unroll
-    for (int32_t i = 0; i < 2; i++) {
-      maximum[i] = -INFINITY;
-      sum[i] = 0;
-    }
-#pragma unroll
-    for (int32_t n = 0; n < D / 8; n++)
-      for (int32_t i = 0; i < 4; i++) values[n][i] = 0;
   }
 
-  /// A later span's result joins; an empty one changes no bit.
-  __device__ __forceinline__ void merge(const Partial& later) {
+  /// Starts the copies of all keys (or values) of this warp; those that are not there become zeros.
+  template <int32_t D>
+  __device__ __forceinline__ void fetch(uint16_t* tile, const void* cache) const {
+    constexpr int32_t kChunks = D / 8, kStep = 32 / kChunks;
+    const int32_t lane = threadIdx.x % kWarp, chunk = lane % kChunks * 8;
 #pragma unroll
-    for (int32_t i = 0; i < 2; i++) {
-      const float top = fmaxf(maximum[i], later.maximum[i]), base = top == -INFINITY ? 0 : top;
-      const float own = exp2f(maximum[i] - base), other = exp2f(later.maximum[i] - base);
-      maximum[i] = top;
-      sum[i] = fmaf(sum[i], own, later.sum[i] * other);
-#pragma unroll
-      for (int32_t n = 0; n < D / 8; n++)
-        for (int32_t e = 2 * i; e < 2 * i + 2; e++) values[n][e] = fmaf(values[n][e], own, later.values[n][e] * other);
+    for (int32_t k = 0; k < Keys; k += kStep) {
+      const int32_t key = k + lane / kChunks, from = __shfl_sync(kAll, row[k / 32], key % 32);
+      copy_async(tile + key * kRowStride<D> + chunk,
+                 static_cast<const uint16_t*>(cache) + static_cast<int64_t>(max(from, 0)) * D + chunk, from >= 0);
     }
   }
 };
 
-/// Scores of 64 keys.
-template <int32_t D>
-__device__ __forceinline__ void score_block(float (&scores)[kKeyBlock / 8][4], const uint32_t (&queries)[D / 16][4],
-                                            const uint16_t* keys) {
-  const int32_t lane = threadIdx.x % kWarp;
-#pragma unroll
-  for (int32_t n = 0; n < kKeyBlock / 8; n++)
-    for (int32_t i = 0; i < 4; i++) scores[n][i] = 0;
-#pragma unroll
-  for (int32_t k = 0; k < D / 16; k++)
-#pragma unroll
-    for (int32_t n = 0; n < kKeyBlock / 8; n += 2) {
-      uint32_t r[4];
-      load_matrices<false>(r, keys + (n * 8 + lane / 16 * 8 + lane % 8) * kRowStride<D> + k * 16 + lane / 8 % 2 * 8);
-      const uint32_t even[2] = {r[0], r[1]}, odd[2] = {r[2], r[3]};
-      mma(scores[n], queries[k], even);
-      mma(scores[n + 1], queries[k], odd);
-    }
+// ---- host ----
+constexpr float kLog2E = 1.4426950408889634f;
+/// Positions that a row of the page table has room for.
+inline int32_t positions_of(int32_t table_stride, int32_t page_size) {
+  const int64_t positions = static_cast<int64_t>(table_stride) * page_size;
+  return static_cast<int32_t>(positions < 0x7fffffff ? positions : 0x7fffffff);
 }
-
-/// Keys first.. that a row may see keep their score times `scale`, the others get -infinity.
-__device__ __forceinline__ void mask_block(float (&scores)[kKeyBlock / 8][4], const QueryRows& rows, int32_t tile,
-                                           int32_t first, float scale) {
-  const int32_t lane = threadIdx.x % kWarp;
-#pragma unroll
-  for (int32_t i = 0; i < 2; i++) {
-    const int32_t position = rows.position(tile * kQueryTile + lane / 4 + i * 8);
-#pragma unroll
-    for (int32_t n = 0; n < kKeyBlock / 8; n++)
-      for (int32_t e = 0; e < 2; e++) {
-        float& score = scores[n][2 * i + e];
-        score = first + n * 8 + lane % 4 * 2 + e <= position ? score * scale : -INFINITY;
-      }
-  }
-}
-
-/// The four lanes that share a row.
-__device__ __forceinline__ float row_max(float x) {
-  x = fmaxf(x, __shfl_xor_sync(kAll, x, 1));
-  return fmaxf(x, __shfl_xor_sync(kAll, x, 2));
-}
-__device__ __forceinline__ float row_sum(float x) {
-  x += __shfl_xor_sync(kAll, x, 1);
-  return x + __shfl_xor_sync(kAll, x, 2);
-}
-
-/// One step of online softmax: scores become weights, what was summed before is scaled to the new maximum.
-template <int32_t D>
-__device__ __forceinline__ void weigh_block(Partial<D>& part, float (&scores)[kKeyBlock / 8][4]) {
-#pragma unroll
-  for (int32_t i = 0; i < 2; i++) {
-    float top = -INFINITY;
-#pragma unroll
-    for (int32_t n = 0; n < kKeyBlock / 8; n++) top = fmaxf(top, fmaxf(scores[n][2 * i], scores[n][2 * i + 1]));
-    top = fmaxf(part.maximum[i], row_max(top));
-    const float base = top == -INFINITY ? 0 : top, correction = exp2f(part.maximum[i] - base);
-    float sum = 0;
-#pragma unroll
-    for (int32_t n = 0; n < kKeyBlock / 8; n++)
-      for (int32_t e = 2 * i; e < 2 * i + 2; e++) {
-        scores[n][e] = exp2f(scores[n][e] - base);
-        sum += scores[n][e];
-      }
-    part.maximum[i] = top;
-    part.sum[i] = fmaf(part.sum[i], correction, row_sum(sum));
-#pragma unroll
-    for (int32_t n = 0; n < D / 8; n++)
-      for (int32_t e = 2 * i; e < 2 * i + 2; e++) part.values[n][e] *= correction;
-  }
-}
-
-/// Adds weights times values of 64 keys.
-template <int32_t D>
-__device__ __forceinline__ void add_values(Partial<D>& part, const float (&weights)[kKeyBlock / 8][4],
-                                           const uint16_t* values) {
-  const int32_t lane = threadIdx.x % kWarp;
-#pragma unroll
-  for (int32_t k = 0; k < kKeyBlock / 16; k++) {
-    const float(&w0)[4] = weights[2 * k], (&w1)[4] = weights[2 * k + 1];
-    const uint32_t a[4] = {to_bf16_pair(w0[0], w0[1]), to_bf16_pair(w0[2], w0[3]), to_bf16_pair(w1[0], w1[1]),
-                           to_bf16_pair(w1[2], w1[3])};
-#pragma unroll
-    for (int32_t n = 0; n < D / 8; n += 2) {
-      uint32_t r[4];
-      load_matrices<true>(r, values + (k * 16 + lane / 8 % 2 * 8 + lane % 8) * kRowStride<D> + n * 8 + lane / 16 * 8);
-      const uint32_t even[2] = {r[0], r[1]}, odd[2] = {r[2], r[3]};
-      mma(part.values[n], a, even);
-      mma(part.values[n + 1], a, odd);
-    }
-  }
-}
-
-/// o = values / sum for the rows that exist.
-template <int32_t D>
-__device__ __forceinline__ void store_rows(const Attention& a, const Partial<D>& part, const QueryRows& rows,
-                                           int32_t tile) {
-  const int32_t lane = threadIdx.x % kWarp;
-#pragma unroll
-  for (int32_t i = 0; i < 2; i++) {
-    const int32_t r = tile * kQueryTile + lane / 4 + i * 8;
-    if (!rows.holds(r)) continue;
-    float* o = a.o + rows.at(r, a.Hq, D) + lane % 4 * 2;
-#pragma unroll
-    for (int32_t n = 0; n < D / 8; n++)
-      *reinterpret_cast<float2*>(o + n * 8) =
-          make_float2(part.values[n][2 * i] / part.sum[i], part.values[n][2 * i + 1] / part.sum[i]);
-  }
-}
+int32_t check_sizes(const char* op, int32_t S, int32_t N, int32_t Hq, int32_t Hkv, int32_t D, int32_t table_stride,
+                    int32_t page_size, int32_t kv_dtype);
+/// Attention of all rows once their keys are in the pages (a.k null), or in one launch with a.k, for one row a
+/// sequence.
+int32_t attend(const char* op, const Attention& a, int32_t D, int32_t kv_dtype);
+/// Whether attend() takes new keys that are in no page yet.
+bool takes_new_keys(const Attention& a, int32_t D, int32_t kv_dtype);
+/// Sequences that decode, for head sizes 32, 64, 128 in bfloat16; the others.
+int32_t attend_few(const Attention& a, int32_t D);
+int32_t attend_many(const Attention& a, int32_t D);
+/// Any head size, float32 arithmetic; q as it is.
+int32_t attend_plain(const Attention& a, int32_t D, int32_t kv_dtype);
 
 }  // namespace graft::gpu
