@@ -282,6 +282,7 @@ __device__ __forceinline__ void find_keys(KeyRows<kKeyBlock>& keys, const Attent
 /// grid: blocks that share the units
 template <int32_t D>
 __global__ void __launch_bounds__(kThreadsOfSpan) decode(Attention a, Slots slots) {
+  depend_wait();
   const Room<D> room;
   const int32_t lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const Parting parting{count_units(a, room.first, room.scratch)};
@@ -312,6 +313,7 @@ __global__ void __launch_bounds__(kThreadsOfSpan) decode(Attention a, Slots slot
 #pragma unroll
       for (int32_t k = 0; k < D / 16; k++) load_left(queries[k], room.queries + k * 16, kRowStride<D>);
     const bool more = u + 1 < end;
+    if (!more) depend_launch();
     Unit next = unit;
     if (more) {
       next = find_unit(a, slots, room.first, u + 1);
@@ -390,6 +392,7 @@ int32_t* counters(uint64_t count) {
   static int32_t* words = nullptr;
   static uint64_t size = 0;
   if (count <= size) return words;
+  if (recording()) return nullptr;
   const uint64_t wanted = count > (1 << 18) ? 2 * count : 1 << 18;
   int32_t* fresh = nullptr;
   if (cudaMalloc(reinterpret_cast<void**>(&fresh), wanted * sizeof(int32_t)) != cudaSuccess) return nullptr;
@@ -417,10 +420,10 @@ int32_t run(const Attention& a) {
   slots.runs = static_cast<float*>(workspace((runs + long_rows) * sizeof(float)));
   slots.arrived = counters(query_tiles * (slots.max_stretches + 1));
   if (slots.runs == nullptr || slots.arrived == nullptr)
-    return fail(GRAFT_OUT_OF_MEMORY, "attention: the device has no memory left for partial results");
+    return fail(GRAFT_OUT_OF_MEMORY, "attention: no memory for partial results");
   slots.stretches = slots.runs + runs;
   slots.finished = slots.arrived + query_tiles * slots.max_stretches;
-  GRAFT_LAUNCH(decode<D>, dim3(static_cast<unsigned>(grid)), kThreadsOfSpan, bytes, a, slots);
+  GRAFT_LAUNCH_EARLY(decode<D>, dim3(static_cast<unsigned>(grid)), kThreadsOfSpan, bytes, a, slots);
   return GRAFT_OK;
 }
 
