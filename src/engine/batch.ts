@@ -51,8 +51,19 @@ export type ChunkOutput = Drawn | Scored | Failed | null;
 
 /** Runs batches: the model itself, or a stand-in for it in tests. */
 export interface Backend {
-  /** Advances the caches and states of every sequence by its chunk. @throws KernelError */
-  run(batch: Batch): ChunkOutput[];
+  /** Begins a batch, which advances the caches and states of every sequence by its chunk. @throws KernelError */
+  start(batch: Batch): void;
+  /**
+   * Begins the batch behind the last one: its sequences, one plain row each, a token further, whatever the last one draws.
+   * False where this backend cannot; then nothing has been done. @throws KernelError
+   */
+  follow(batch: Batch): boolean;
+  /** The outputs of the batch that was begun first, of two at most. @throws KernelError */
+  finish(): ChunkOutput[];
+  /** Forgets what has been begun: nobody knows what of it was done. */
+  drop(): void;
+  /** A hybrid of that identity leaves the memory: its weights will lie elsewhere when it returns. */
+  forget(identity: string): void;
   /** Begins a batch, without copies, that goes through the model in parts between others; one at a time. @throws KernelError */
   begin(batch: Batch): void;
   /** Takes it one layer on; its outputs when it is through. @throws KernelError */
@@ -66,6 +77,16 @@ export function makeChunk(sequence: Sequence, count: number): Chunk {
   const start = sequence.numComputed;
   const numOutputs = Math.min(count, Math.max(0, start + count - sequence.outputFrom));
   return { sequence, start, count, numOutputs };
+}
+
+/**
+ * Whether a chunk is one row whose token is drawn with nothing in between that the host must know or do: what follows it
+ * can be begun before its token is known.
+ */
+export function isPlain({ sequence, count, numOutputs }: Chunk): boolean {
+  const { score, sampling, adjustments, constraint } = sequence;
+  if (count !== 1 || numOutputs !== 1 || score !== null) return false;
+  return sampling.numLogprobs < 0 && adjustments === null && constraint === null;
 }
 
 /** Orders chunks so that those of one hybrid stand together. */

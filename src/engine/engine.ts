@@ -15,9 +15,10 @@ import { Pacer } from "./pacer.ts";
 import { PromptsBeside } from "./prompts_beside.ts";
 import { generateSequence, type RequestLimits, scoreSequence } from "./requests.ts";
 import type { ResidencyLimits, Waiter } from "./residency.ts";
-import type { Scheduler } from "./scheduler.ts";
+import type { Schedule, Scheduler } from "./scheduler.ts";
 import { byDeadline, type Sequence } from "./sequence.ts";
 import { Sessions, type SessionsParts } from "./sessions/sessions.ts";
+import { StepAhead } from "./step_ahead.ts";
 import type { Clock } from "./timings.ts";
 import {
   BASE_HYBRID,
@@ -64,6 +65,8 @@ export interface EngineParts {
   readonly sessions?: Omit<SessionsParts, "sharing" | "turn" | "pageSize">;
   /** Absent: counterparts once loaded stay. */
   readonly residency?: ResidencyLimits;
+  /** Whether a step may begin before the tokens of the one before are known: pays where a device computes beside the host. */
+  readonly runAhead?: boolean;
 }
 
 /** Continuous batching over one loaded model and its hybrids. */
@@ -82,6 +85,7 @@ export class Engine {
   /** Sequences whose hybrid could not be loaded, for the next step's report. */
   #unloadable: { id: number; error: Error }[] = [];
   readonly #beside: PromptsBeside;
+  readonly #steps: StepAhead;
   /** Turns for work beside the steps; whoever drives the engine grants them. */
   readonly pacer = new Pacer();
   #nextId = 1;
@@ -90,10 +94,14 @@ export class Engine {
     this.info = parts.info;
     this.#parts = parts;
     this.#beside = new PromptsBeside(parts.backend, parts.scheduler.pacer, parts.clock);
+    this.#steps = new StepAhead(parts.backend, parts.scheduler, parts.runAhead ?? false);
     const limits = parts.residency ?? { maxBytes: Number.POSITIVE_INFINITY, keepAliveMs: Number.POSITIVE_INFINITY };
     this.#catalog = new Catalog(parts.registry, parts.kvBytesPerToken, limits, {
       turn: () => this.pacer.turn(),
-      left: (identity) => parts.scheduler.sharing.cache.forget(identity),
+      left: (identity) => {
+        parts.scheduler.sharing.cache.forget(identity);
+        parts.backend.forget(identity);
+      },
     });
     const { sharing } = parts.scheduler;
     const turn = () => this.pacer.turn();
@@ -154,11 +162,16 @@ export class Engine {
     return this.#cut(sequence, "cancelled");
   }
 
+  /** Steps so far that began before the tokens of the one before were known. */
+  get stepsAhead(): number {
+    return this.#steps.numAhead;
+  }
+
   /** Ends what is past its deadline, computes the next batch and reports what came of it. */
   step(): StepResult {
     const started = this.#parts.clock();
     const report = this.#expire(started);
-    const { batch, beside } = this.#parts.scheduler.schedule();
+    const { batch, beside } = this.#next(started, report);
     this.#beside.keep(beside);
     const ran = batch.numRows === 0 || this.#run(batch, started, report);
     // A batch that begins in parts may have had its copies in the one that failed.
@@ -329,12 +342,23 @@ export class Engine {
     }
   }
 
+  /** What has been begun already, or whatever is to be computed now. */
+  #next(started: number, report: Report): Schedule {
+    const { begun } = this.#steps;
+    if (begun !== null) {
+      if (begun.chunks.some(({ sequence }) => this.#sequences.has(sequence.id))) return { batch: begun, beside: null };
+      this.#run(begun, started, report);
+    }
+    return this.#parts.scheduler.schedule();
+  }
+
   /** False where it failed. */
   #run(batch: Batch, started: number, report: Report): boolean {
     try {
-      this.#take(batch, this.#parts.backend.run(batch), started, report);
+      this.#take(batch, this.#steps.run(batch), started, report);
       return true;
     } catch (error) {
+      this.#steps.drop();
       this.#fail(batch, error, report);
       return false;
     }
@@ -345,7 +369,9 @@ export class Engine {
     try {
       for (const { sequence } of beside.chunks) sequence.stopwatch.begin(started);
       const outputs = this.#beside.advance(beside, streams ? this.#parts.clock() - started : null);
-      if (outputs !== null) this.#take(beside, outputs, started, report);
+      if (outputs === null) return;
+      this.#parts.scheduler.advance(beside);
+      this.#take(beside, outputs, started, report);
     } catch (error) {
       this.#fail(beside, error, report);
     }
@@ -353,11 +379,12 @@ export class Engine {
 
   /** A batch has been computed: its sequences move on, and their tokens go into the report. */
   #take(batch: Batch, outputs: readonly ChunkOutput[], started: number, report: Report): void {
-    this.#parts.scheduler.advance(batch);
     const now = this.#parts.clock();
     const { events, scores, failed } = report;
     batch.chunks.forEach((chunk, i) => {
       const { sequence, start, count } = chunk;
+      // It has ended since the batch was begun.
+      if (!this.#sequences.has(sequence.id)) return;
       sequence.stopwatch.begin(started);
       if (count === 1 && start >= sequence.numPrompt) report.numDecodeTokens++;
       else report.numPrefillTokens += count;

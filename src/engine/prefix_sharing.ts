@@ -52,6 +52,11 @@ export class PrefixSharing {
     this.cache = new PrefixCache(pages, states, limits);
   }
 
+  /** Whether copies have been ordered since takeCopies(). */
+  get hasCopies(): boolean {
+    return this.#copies.length > 0;
+  }
+
   /** The copies ordered since the last call; they must be done before whatever is computed next. */
   takeCopies(): Copy[] {
     const copies = this.#copies;

@@ -1,7 +1,7 @@
 // Decides what each step computes: continuous batching, prompts in chunks under a token budget, by priority and then by
 // arrival, preemption by recomputation when room runs out. A pure state machine over sequences, the two pools and shared prefixes.
 import { CapacityError } from "../errors.ts";
-import { type Batch, type Chunk, makeBatch, makeChunk } from "./batch.ts";
+import { type Batch, type Chunk, isPlain, makeBatch, makeChunk } from "./batch.ts";
 import { OrderedList } from "./ordered_list.ts";
 import { PagePool } from "./page_pool.ts";
 import { PrefillPacer } from "./prefill_pacer.ts";
@@ -44,6 +44,8 @@ export class Scheduler {
   readonly #unready = new Set<Sequence>();
   readonly #freeSlots: number[];
   #beside: Batch | null = null;
+  /** First in the queue, found no room, and none has been given back since. */
+  #stuck: Sequence | null = null;
   #preemptions = 0;
 
   constructor(limits: SchedulerLimits) {
@@ -126,10 +128,36 @@ export class Scheduler {
     return { batch: makeBatch(streams, this.sharing.takeCopies()), beside: this.#beside };
   }
 
-  /** Records that a batch has been computed. */
+  /**
+   * The step after this batch, which has been begun and recorded, where it is certain before the tokens of this one are
+   * known: every running sequence has a row in it and is not at its full length, nobody could be admitted, and the places of
+   * the next tokens are free. Else null.
+   */
+  foresee(batch: Batch): Batch | null {
+    if (this.#beside !== null || this.sharing.hasCopies || batch.chunks.length !== this.#running.length) return null;
+    const first = this.#waiting.items[0];
+    if (first !== undefined && first !== this.#stuck) return null;
+    const goesOn = (chunk: Chunk) => isPlain(chunk) && chunk.sequence.tokens.length + 1 < chunk.sequence.maxTokens;
+    if (!batch.chunks.every(goesOn)) return null;
+    for (const { sequence } of batch.chunks) {
+      const missing = this.pagesFor(sequence, sequence.numComputed + 1) - sequence.pages.length;
+      if (missing > 0 && !this.sharing.takePages(missing, sequence.pages)) return null;
+    }
+    const chunks = batch.chunks.map((chunk) => ({ ...chunk, start: chunk.start + 1 }));
+    return { copies: [], chunks, numRows: batch.numRows };
+  }
+
+  /** A foreseen step has been begun: a sequence that ends meanwhile stands behind its last token then, not before it. */
+  begun(batch: Batch): void {
+    for (const { sequence } of batch.chunks) sequence.ahead = true;
+  }
+
+  /** Records that a batch has been computed, or will have been before anything that is begun from now on. */
   advance(batch: Batch): void {
     if (batch === this.#beside) this.#beside = null;
     for (const { sequence, start, count } of batch.chunks) {
+      if (sequence.status !== "running") continue;
+      sequence.ahead = false;
       sequence.numComputed = start + count;
       if (!this.sharing.computed(sequence)) continue;
       this.#requeueFollowers(sequence);
@@ -139,6 +167,7 @@ export class Scheduler {
 
   /** Ends a sequence, whatever it is doing, and takes back all it holds but what the prefix cache keeps of it. */
   finish(sequence: Sequence): void {
+    if (sequence.ahead) sequence.numComputed++;
     if (sequence.status === "running" && (!this.#isBeside(sequence) || stateless(sequence))) {
       this.sharing.inherit(sequence);
     }
@@ -239,6 +268,7 @@ export class Scheduler {
         continue;
       }
       if (!this.#begin(sequence, plan)) {
+        this.#stuck = sequence;
         plan.full = true;
         return;
       }
@@ -248,6 +278,7 @@ export class Scheduler {
       remove(this.#waiting, sequence);
       sequence.slot = this.#freeSlots.pop()!;
       sequence.status = "running";
+      sequence.numStarts++;
       this.#running.add(sequence);
       this.#promises.announce(sequence);
       plan.add(sequence, count);
@@ -296,6 +327,7 @@ export class Scheduler {
   }
 
   #release(sequence: Sequence): void {
+    this.#stuck = null;
     this.#requeueFollowers(sequence);
     this.pages.give(sequence.pages);
     sequence.stateSlots.forEach((slot, i) => {
@@ -305,6 +337,7 @@ export class Scheduler {
     if (sequence.slot >= 0) this.#freeSlots.push(sequence.slot);
     sequence.slot = -1;
     sequence.numComputed = 0;
+    sequence.ahead = false;
     sequence.keepAt = [];
     sequence.tableBlocks = 0;
   }

@@ -86,6 +86,10 @@ export class Sequence {
   readonly pages: number[] = [];
   /** State slots, one per linear layer. */
   readonly stateSlots: number[] = [];
+  /** Whether the step that feeds its last token has been begun already. */
+  ahead = false;
+  /** How often it has begun to run: its places in the pools are others each time. */
+  numStarts = 0;
   /** Index among the running sequences, which names its rows of the page table; -1 while it does not run. */
   slot = -1;
   /** Token blocks already written to the page table. */

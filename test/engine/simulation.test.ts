@@ -29,13 +29,25 @@ interface Counts {
   refused: number;
   cached: number;
   evicted: number;
+  ahead: number;
 }
+
+const NOTHING: Counts = {
+  generated: 0,
+  scored: 0,
+  cancelled: 0,
+  preempted: 0,
+  refused: 0,
+  cached: 0,
+  evicted: 0,
+  ahead: 0,
+};
 
 class Simulation {
   readonly random: Random;
   readonly toy: Toy;
   readonly limits: ToyLimits;
-  readonly counts: Counts = { generated: 0, scored: 0, cancelled: 0, preempted: 0, refused: 0, cached: 0, evicted: 0 };
+  readonly counts: Counts = { ...NOTHING };
   readonly generations = new Map<number, Expectation>();
   readonly scorings = new Map<number, { hybrid: Hybrid; tokens: number[]; from: number }>();
   readonly names = ["base"];
@@ -63,6 +75,7 @@ class Simulation {
     this.#checkEmpty();
     const { prefixEvictions } = this.toy.engine.stats();
     this.counts.evicted += prefixEvictions;
+    this.counts.ahead += this.toy.engine.stepsAhead;
     this.counts.preempted += this.toy.scheduler.numPreemptions;
   }
 
@@ -261,12 +274,13 @@ const limits: fc.Arbitrary<ToyLimits> = fc
     pageBytes: fc.constant(64),
     cacheBytes: fc.constantFrom(0, 300, 3000, 1_000_000),
     snapshotTokens: fc.integer({ min: 1, max: 4 }),
+    runAhead: fc.boolean(),
   })
   .map((drawn) => ({ ...drawn, snapshotTokens: drawn.snapshotTokens * drawn.pageSize }));
 
 test("seeded simulation: every token and score is right, no page or slot leaks", () => {
   const numRuns = Number(process.env.GRAFT_SIMULATIONS ?? 400);
-  const total: Counts = { generated: 0, scored: 0, cancelled: 0, preempted: 0, refused: 0, cached: 0, evicted: 0 };
+  const total = { ...NOTHING };
   fc.assert(
     fc.property(fc.integer(), limits, (seed, drawn) => {
       const simulation = new Simulation(seed, drawn);

@@ -86,6 +86,7 @@ export interface ToyLimits {
   cacheBytes: number;
   snapshotTokens: number;
   prefillInterference?: number;
+  runAhead?: boolean;
 }
 
 export class ToyBackend implements Backend {
@@ -103,10 +104,57 @@ export class ToyBackend implements Backend {
   /** The batch under way in parts, its hashes so far, and the layer that comes next. */
   #beside: { readonly batch: Batch; readonly hashes: Int32Array[]; layer: number } | null = null;
 
+  /** Outputs of what has been begun, the last batch, and the tokens that it drew where the host does not have them yet. */
+  readonly #begun: ChunkOutput[][] = [];
+  #last: Batch | null = null;
+  readonly #drawn = new Map<Sequence, number>();
+
   constructor(limits: ToyLimits) {
     this.#pageSize = limits.pageSize;
     this.#cache = new Int32Array(limits.numPages * limits.pageSize);
     this.#states = new Int32Array(limits.numStateFloats);
+  }
+
+  start(batch: Batch): void {
+    if (this.#begun.length > 0) throw new Error("Another batch has been begun");
+    this.#begin(batch);
+  }
+
+  follow(batch: Batch): boolean {
+    if (this.#begun.length !== 1) throw new Error(`A batch follows, ${this.#begun.length} have been begun`);
+    const follows = batch.chunks.every(({ sequence, start, count }, i) => {
+      const before = this.#last!.chunks[i];
+      return before?.sequence === sequence && before.start + before.count === start && count === 1;
+    });
+    if (!follows || batch.chunks.length !== this.#last!.chunks.length) throw new Error("Another batch follows");
+    this.#begin(batch);
+    return true;
+  }
+
+  finish(): ChunkOutput[] {
+    return this.#begun.shift()!;
+  }
+
+  drop(): void {
+    this.#begun.length = 0;
+  }
+
+  forget(): void {}
+
+  /** Done at once, as by a processor; the host may not look yet. */
+  #begin(batch: Batch): void {
+    const outputs = this.run(batch);
+    this.#begun.push(outputs);
+    this.#last = batch;
+    this.#drawn.clear();
+    batch.chunks.forEach(({ sequence }, i) => {
+      const output = outputs[i];
+      if (output && "id" in output) this.#drawn.set(sequence, output.id);
+    });
+  }
+
+  #token(sequence: Sequence, position: number): number {
+    return sequence.tokens[position] ?? this.#drawn.get(sequence)!;
   }
 
   run(batch: Batch): ChunkOutput[] {
@@ -183,7 +231,7 @@ export class ToyBackend implements Backend {
 
   /** Hash of the history up to each token of the chunk, as this layer's memory has it. */
   #layer(sequence: Sequence, layer: number, start: number, count: number): Int32Array {
-    const { hybrid, tokens } = sequence;
+    const { hybrid } = sequence;
     const ordinal = hybrid.kvOrdinal[layer]!;
     if (ordinal < 0) return this.#linear(sequence, layer, start, count);
     const cell = (p: number) => {
@@ -191,7 +239,7 @@ export class ToyBackend implements Backend {
       return page * this.#pageSize + (p % this.#pageSize);
     };
     const mark = salt(hybrid, layer);
-    for (let p = start; p < start + count; p++) this.#cache[cell(p)] = mark ^ (tokens[p]! + 1);
+    for (let p = start; p < start + count; p++) this.#cache[cell(p)] = mark ^ (this.#token(sequence, p) + 1);
     const out = new Int32Array(count);
     let h = mark;
     for (let p = 0; p < start + count; p++) {
@@ -203,7 +251,7 @@ export class ToyBackend implements Backend {
 
   /** The whole slot is filled with one value that depends on position and history, so that any overlap spoils it. */
   #linear(sequence: Sequence, layer: number, start: number, count: number): Int32Array {
-    const { hybrid, tokens } = sequence;
+    const { hybrid } = sequence;
     const ordinal = hybrid.stateOrdinal[layer]!;
     const { floats } = hybrid.slots[ordinal]!;
     const from = sequence.stateSlots[ordinal]! * floats;
@@ -216,7 +264,7 @@ export class ToyBackend implements Backend {
     }
     const out = new Int32Array(count);
     for (let i = 0; i < count; i++) {
-      h = mix(h, tokens[start + i]!);
+      h = mix(h, this.#token(sequence, start + i));
       out[i] = h;
     }
     slot.fill(h ^ (start + count));
@@ -249,6 +297,7 @@ export function toyEngine(kinds: readonly (typeof KINDS)[number][], limits: ToyL
     weightBytes: () => 0,
     kernelClock: null,
     close: () => {},
+    runAhead: limits.runAhead ?? false,
   };
   return { engine: new Engine(parts), scheduler, registry, backend };
 }
