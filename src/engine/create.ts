@@ -85,7 +85,7 @@ export function createEngine(
   const registry = new HybridRegistry(own, model.identity, { numFloats: numStateFloats, dtype: stateDtype });
   const memory = new EngineMemory(ops, { ...info, numPages, kvChannels, kvDtype, numStateFloats, stateDtype });
   if (hooks.randomPools !== undefined) memory.fillRandom(hooks.randomPools);
-  const runner = new Runner(ops, model.backbone, memory, info.maxBatchTokens);
+  const runner = new Runner(ops, model.backbone, memory, info.maxBatchTokens, info.maxSequences);
   runner.tap = hooks.tap ?? null;
   const weightBytes = () => model.backbone.weightBytes() + sum(model.mixers.map((mixer) => mixer?.weightBytes() ?? 0));
   return new Engine({

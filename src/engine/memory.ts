@@ -1,11 +1,11 @@
 // The device memory behind the pools: one KV cache in pages, the page table, and one region of states. All of it is
 // allocated at the start. Knows which places a sequence holds, not why.
-import { Staging } from "../ops/device.ts";
 import type { LayerStates, Ops, PagedKv, StateDtype } from "../ops/ops.ts";
 import { dtypeBytes } from "../tensor/dtype.ts";
 import { rows, type Tensor, view } from "../tensor/tensor.ts";
-import type { Copy } from "./batch.ts";
+import type { Batch, Copy } from "./batch.ts";
 import type { StateSlotShape } from "./hybrid.ts";
+import { PageTable } from "./page_table.ts";
 import type { Sequence } from "./sequence.ts";
 
 /** What the limits of an engine come to in memory. */
@@ -29,8 +29,7 @@ export class EngineMemory {
   readonly #kCache: Tensor;
   readonly #vCache: Tensor;
   /** Row slot * numLayers + f: the pages of full layer f of the running sequence in that slot, by token block. */
-  readonly #pageTable: Staging<Int32Array>;
-  readonly #tableStride: number;
+  readonly #pageTable: PageTable;
   readonly #states: Tensor;
 
   constructor(ops: Ops, sizes: MemorySizes) {
@@ -40,8 +39,8 @@ export class EngineMemory {
     this.#kCache = ops.empty(cache, sizes.kvDtype);
     this.#vCache = ops.empty(cache, sizes.kvDtype);
     // A sequence with any full-attention layer takes at least one page per block.
-    this.#tableStride = Math.max(1, Math.min(Math.ceil(sizes.maxContext / sizes.pageSize), sizes.numPages));
-    this.#pageTable = Staging.int32(ops, sizes.maxSequences * sizes.numLayers * this.#tableStride);
+    const stride = Math.max(1, Math.min(Math.ceil(sizes.maxContext / sizes.pageSize), sizes.numPages));
+    this.#pageTable = new PageTable(ops, sizes.maxSequences * sizes.numLayers, stride);
     this.#states = ops.empty([sizes.numStateFloats]);
   }
 
@@ -56,7 +55,7 @@ export class EngineMemory {
       vCache: this.#vCache,
       tableRows,
       pageTable: this.#pageTable.tensor,
-      tableStride: this.#tableStride,
+      tableStride: this.#pageTable.stride,
       pageSize: this.#sizes.pageSize,
     };
   }
@@ -119,8 +118,18 @@ export class EngineMemory {
     this.#ops.fillRandom({ ptr, shape: [2 * shape[0]!], dtype: "bf16" }, seed + 2, 0.1);
   }
 
-  /** Makes a sequence's places ready for its next chunk: new pages in the table, and zero windows at its beginning. */
-  prepare(sequence: Sequence, start: number): void {
+  /** Positions that a row of the page table has room for. */
+  get maxPositions(): number {
+    return this.#pageTable.stride * this.#sizes.pageSize;
+  }
+
+  /** Makes the places of a batch's sequences ready: new pages in the table, and zero windows at a sequence's beginning. */
+  prepare({ chunks }: Batch): void {
+    for (const { sequence, start } of chunks) this.#prepare(sequence, start);
+    this.#pageTable.send();
+  }
+
+  #prepare(sequence: Sequence, start: number): void {
     if (start === 0) this.#clearWindows(sequence);
     else if (start === sequence.assumed) this.#assume(sequence);
     const { numFull } = sequence.hybrid;
@@ -128,9 +137,8 @@ export class EngineMemory {
     const first = sequence.tableBlocks;
     if (first === numBlocks) return;
     for (let f = 0; f < numFull; f++) {
-      const at = this.tableRow(sequence, f) * this.#tableStride;
-      for (let j = first; j < numBlocks; j++) this.#pageTable.view[at + j] = sequence.pages[j * numFull + f]!;
-      this.#pageTable.uploadRange(at + first, numBlocks - first);
+      const row = this.tableRow(sequence, f);
+      for (let j = first; j < numBlocks; j++) this.#pageTable.set(row, j, sequence.pages[j * numFull + f]!);
     }
     sequence.tableBlocks = numBlocks;
   }

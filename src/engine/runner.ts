@@ -1,20 +1,18 @@
-// Walks a batch through the model: embedding, layers, and logits for the rows that need them.
-// Knows sequences and tensors; which of them form a batch is the scheduler's decision.
-import type { Context } from "../../models/attention/mixer.ts";
+// Runs batches on the model: decode steps as programs that repeat, all else as it comes, with logits for the rows that need
+// them. Knows sequences and tensors; which of them form a batch is the scheduler's decision.
 import type { Backbone } from "../../models/model.ts";
 import { KernelError } from "../errors.ts";
-import type { Ops, RowNorm } from "../ops/ops.ts";
+import type { Ops } from "../ops/ops.ts";
 import { Arena } from "../tensor/arena.ts";
 import { rows, type Tensor, view } from "../tensor/tensor.ts";
-import type { Backend, Batch, ChunkOutput } from "./batch.ts";
+import { type Backend, type Batch, type ChunkOutput, isPlain } from "./batch.ts";
+import { DecodeRunner } from "./decode_runner.ts";
 import type { EngineMemory } from "./memory.ts";
+import { ModelPass } from "./model_pass.ts";
 import { Sampler } from "./sampler.ts";
-import { type LayerGroup, planCapacity, planStep, type StepPlan } from "./step_plan.ts";
+import { planCapacity, planStep, type StepPlan } from "./step_plan.ts";
 import { StepTables } from "./step_tables.ts";
 import type { TokenLogprob } from "./types.ts";
-
-/** Logits in flight at once; scoring long texts over a large vocabulary goes through the head in slices. */
-const MAX_LOGITS = 1 << 24;
 
 /** Sees the logits that predict the token at `position`; for tests of bit equality. */
 export type LogitsTap = (sequenceId: number, position: number, logits: Float32Array) => void;
@@ -42,9 +40,12 @@ interface Laid {
 export class Runner implements Backend {
   /** Set by tests. */
   tap: LogitsTap | null = null;
-  readonly #ctx: Context;
+  readonly #ops: Ops;
   readonly #arena: Arena;
-  readonly #backbone: Backbone;
+  readonly #pass: ModelPass;
+  readonly #decode: DecodeRunner;
+  /** Outputs of the batch that has been begun, where it is not a decode step under way. */
+  #outputs: ChunkOutput[] | null = null;
   readonly #memory: EngineMemory;
   readonly #tables: StepTables;
   /** Of the batch that goes through in parts: where it stands, and what it keeps between its layers. */
@@ -52,47 +53,68 @@ export class Runner implements Backend {
   #beside: { readonly laid: Laid; readonly x: Tensor; layer: number } | null = null;
   #besideRows: Tensor | null = null;
   readonly #sampler: Sampler;
-  readonly #sliceRows: number;
 
-  constructor(ops: Ops, backbone: Backbone, memory: EngineMemory, maxBatchTokens: number) {
+  constructor(ops: Ops, backbone: Backbone, memory: EngineMemory, maxBatchTokens: number, maxSequences: number) {
+    this.#ops = ops;
     this.#arena = new Arena(ops);
-    this.#ctx = { ops, arena: this.#arena };
-    this.#backbone = backbone;
+    this.#pass = new ModelPass({ ops, arena: this.#arena }, backbone, maxBatchTokens);
+    this.#decode = new DecodeRunner(this.#pass, memory, maxSequences);
     this.#memory = memory;
     this.#tables = new StepTables(ops, 1 << 16);
     this.#besideTables = new StepTables(ops, 1 << 12);
-    this.#sliceRows = Math.max(1, Math.min(maxBatchTokens, Math.floor(MAX_LOGITS / backbone.config.vocabSize)));
-    this.#sampler = new Sampler(ops, this.#arena, this.#sliceRows);
+    this.#sampler = new Sampler(ops, this.#arena, this.#pass.sliceRows);
   }
 
-  run(batch: Batch): ChunkOutput[] {
-    const { numLayers, hiddenSize } = this.#backbone.config;
+  /** Decode steps that were replayed rather than launched op by op. */
+  get numReplayed(): number {
+    return this.#decode.numReplayed;
+  }
+
+  start(batch: Batch): void {
     for (const copy of batch.copies) this.#memory.copy(copy);
+    if (batch.chunks.every(isPlain) && (this.tap === null || batch.numRows <= this.#pass.sliceRows)) {
+      this.#decode.start(batch, this.tap !== null);
+      return;
+    }
     const laid = this.#lay(batch, this.#tables);
-    return this.#arena.scope(() => {
-      const x = this.#arena.alloc([batch.numRows, hiddenSize]);
-      this.#backbone.embed(this.#ctx, laid.plan.ids, laid.plan.positions, x);
-      for (let layer = 0; layer < numLayers; layer++) this.#layer(layer, x, laid.plan);
-      return this.#outputs(laid, x);
-    });
+    this.#outputs = this.#arena.scope(() => this.#read(laid, this.#pass.hidden(laid.plan)));
+  }
+
+  follow(batch: Batch): boolean {
+    return this.#decode.follow(batch, this.tap !== null);
+  }
+
+  finish(): ChunkOutput[] {
+    const outputs = this.#outputs;
+    this.#outputs = null;
+    return outputs ?? this.#decode.finish(this.tap);
+  }
+
+  drop(): void {
+    this.#outputs = null;
+    this.#decode.drop();
+  }
+
+  forget(identity: string): void {
+    this.#decode.forget(identity);
   }
 
   begin(batch: Batch): void {
     const laid = this.#lay(batch, this.#besideTables);
     const x = this.#besideX(batch.numRows);
-    this.#backbone.embed(this.#ctx, laid.plan.ids, laid.plan.positions, x);
+    this.#pass.embed(laid.plan, x);
     this.#beside = { laid, x, layer: 0 };
   }
 
   advance(): ChunkOutput[] | null {
     const beside = this.#beside!;
     const { laid, x } = beside;
-    if (beside.layer < this.#backbone.config.numLayers) {
-      this.#layer(beside.layer++, x, laid.plan);
-      if (laid.drawn.length + laid.scored.length > 0 || beside.layer < this.#backbone.config.numLayers) return null;
+    if (beside.layer < this.#pass.numLayers) {
+      this.#pass.layer(beside.layer++, x, laid.plan);
+      if (laid.drawn.length + laid.scored.length > 0 || beside.layer < this.#pass.numLayers) return null;
     }
     this.#beside = null;
-    return this.#outputs(laid, x);
+    return this.#read(laid, x);
   }
 
   abandon(): void {
@@ -103,18 +125,19 @@ export class Runner implements Backend {
     this.#arena.close();
     this.#tables.close();
     this.#besideTables.close();
-    if (this.#besideRows !== null) this.#ctx.ops.free(this.#besideRows);
+    this.#decode.close();
+    if (this.#besideRows !== null) this.#ops.free(this.#besideRows);
     this.#sampler.close();
     this.#memory.close();
   }
 
   /** Writes down what the kernels need to know of a batch. */
   #lay(batch: Batch, tables: StepTables): Laid {
-    const { numLayers } = this.#backbone.config;
-    for (const { sequence, start } of batch.chunks) this.#memory.prepare(sequence, start);
+    const { numLayers } = this.#pass;
+    this.#memory.prepare(batch);
     const [drawn, scored] = outputRows(batch);
     tables.begin(planCapacity(batch, numLayers) + 2 * (drawn.length + scored.length));
-    const plan = planStep(batch, numLayers, tables, this.#memory);
+    const plan = planStep(batch, numLayers, tables, tables, this.#memory);
     const wanted = indexOf([...drawn, ...scored], tables);
     const targets = targetsOf(batch, scored, tables);
     tables.send();
@@ -123,39 +146,15 @@ export class Runner implements Backend {
 
   /** Hidden states that stay while other batches run. */
   #besideX(numRows: number): Tensor {
-    const { ops } = this.#ctx;
-    const { hiddenSize } = this.#backbone.config;
     if (this.#besideRows === null || this.#besideRows.shape[0]! < numRows) {
-      if (this.#besideRows !== null) ops.free(this.#besideRows);
+      if (this.#besideRows !== null) this.#ops.free(this.#besideRows);
       this.#besideRows = null;
-      this.#besideRows = ops.empty([numRows, hiddenSize]);
+      this.#besideRows = this.#ops.empty([numRows, this.#pass.hiddenSize]);
     }
     return rows(this.#besideRows, 0, numRows);
   }
 
-  /** x[N,C] += mixer(norm(x)); x += MLP(norm(x)). */
-  #layer(layer: number, x: Tensor, plan: StepPlan): void {
-    const norm = this.#backbone.inputNorm(layer);
-    for (const group of plan.layers[layer]!) this.#mix(group, norm, x);
-    this.#backbone.mlpBlock(this.#ctx, layer, x);
-  }
-
-  /** The rows of one group through their mixer, in place where they follow one another. */
-  #mix({ mixer, batch, firstRow, index }: LayerGroup, norm: RowNorm, x: Tensor): void {
-    if (index === null) {
-      const own = rows(x, firstRow, batch.numRows);
-      mixer.forward(this.#ctx, { x: own, norm, y: own, residual: own }, batch);
-      return;
-    }
-    this.#arena.scope(() => {
-      const own = this.#arena.alloc([batch.numRows, x.shape[1]!]);
-      this.#ctx.ops.gatherRows(own, x, index);
-      mixer.forward(this.#ctx, { x: own, norm, y: own, residual: own }, batch);
-      this.#ctx.ops.scatterRows(x, own, index);
-    });
-  }
-
-  #outputs({ batch, drawn, scored, wanted, targets }: Laid, x: Tensor): ChunkOutput[] {
+  #read({ batch, drawn, scored, wanted, targets }: Laid, x: Tensor): ChunkOutput[] {
     const results: ChunkOutput[] = batch.chunks.map(() => null);
     this.#eachSlice(x, wanted, 0, drawn, batch, (logits, part) => {
       const sequences = part.map(({ chunk }) => batch.chunks[chunk]!.sequence);
@@ -198,14 +197,13 @@ export class Runner implements Backend {
     batch: Batch,
     use: (logits: Tensor, part: readonly OutputRow[], from: number) => void,
   ): void {
-    const { hiddenSize, vocabSize } = this.#backbone.config;
-    for (let from = 0; from < outputs.length; from += this.#sliceRows) {
-      const part = outputs.slice(from, from + this.#sliceRows);
+    const { sliceRows, hiddenSize } = this.#pass;
+    for (let from = 0; from < outputs.length; from += sliceRows) {
+      const part = outputs.slice(from, from + sliceRows);
       this.#arena.scope(() => {
         const last = this.#arena.alloc([part.length, hiddenSize]);
-        const logits = this.#arena.alloc([part.length, vocabSize]);
-        this.#ctx.ops.gatherRows(last, x, view(wanted, offset + from, [part.length]));
-        this.#backbone.head(this.#ctx, last, logits);
+        this.#ops.gatherRows(last, x, view(wanted, offset + from, [part.length]));
+        const logits = this.#pass.logits(last);
         this.#show(logits, part, batch);
         use(logits, part, from);
       });
@@ -216,7 +214,7 @@ export class Runner implements Backend {
     const { tap } = this;
     if (tap === null) return;
     part.forEach(({ chunk, position }, i) => {
-      tap(batch.chunks[chunk]!.sequence.id, position, this.#ctx.ops.toFloat32(rows(logits, i, 1)));
+      tap(batch.chunks[chunk]!.sequence.id, position, this.#ops.toFloat32(rows(logits, i, 1)));
     });
   }
 }

@@ -3,11 +3,12 @@
 import { KernelError, RequestError } from "../errors.ts";
 import { Staging } from "../ops/device.ts";
 import type { Ops } from "../ops/ops.ts";
-import { ROW_BROKEN, SAMPLING_WORDS } from "../ops/sampling_ops.ts";
+import { ROW_BROKEN } from "../ops/sampling_ops.ts";
 import type { Arena } from "../tensor/arena.ts";
 import { rows, type Tensor } from "../tensor/tensor.ts";
 import type { Drawn, Failed, Scored } from "./batch.ts";
 import { type AdjustedSequence, LogitAdjuster } from "./logit_adjuster.ts";
+import { SamplingRecords } from "./sampling_records.ts";
 import type { SamplingState } from "./sequence.ts";
 import type { TokenLogprob } from "./types.ts";
 
@@ -24,13 +25,17 @@ interface RawRows {
 
 const NO_TOP: TokenLogprob[] = [];
 
+/** The token that a row without log-probabilities drew: an id, or what stands in its place. */
+export function plainToken(id: number, sequence: DrawnSequence): Drawn | Failed {
+  return id < 0 ? { error: nothingToDraw(id, sequence) } : { id, logprob: Number.NaN, top: NO_TOP };
+}
+
 /** Draws and scores for rows of logits on the device. */
 export class Sampler {
   readonly #ops: Ops;
   readonly #arena: Arena;
   readonly #adjuster: LogitAdjuster;
-  readonly #records: Staging<Float32Array>;
-  readonly #recordWords: Uint32Array;
+  readonly #records: SamplingRecords;
   readonly #ids: Staging<Int32Array>;
   readonly #logprobs: Staging<Float32Array>;
 
@@ -39,8 +44,7 @@ export class Sampler {
     this.#ops = ops;
     this.#arena = arena;
     this.#adjuster = new LogitAdjuster(ops);
-    this.#records = Staging.float32(ops, maxRows * SAMPLING_WORDS);
-    this.#recordWords = new Uint32Array(this.#records.view.buffer as ArrayBuffer);
+    this.#records = new SamplingRecords(ops, maxRows);
     this.#ids = Staging.int32(ops, maxRows);
     this.#logprobs = Staging.float32(ops, maxRows);
   }
@@ -58,9 +62,9 @@ export class Sampler {
     const ids = this.#arena.alloc([M], "i32");
     const logprobs = sequences.some(({ sampling }) => sampling.numLogprobs >= 0) ? this.#arena.alloc([M]) : null;
     sequences.forEach(({ sampling }, i) => {
-      this.#writeRecord(i * SAMPLING_WORDS, sampling, positions[i]!);
+      this.#records.set(i, sampling, positions[i]!);
     });
-    this.#ops.sample(ids, logprobs, logits, this.#records.upload(M * SAMPLING_WORDS));
+    this.#ops.sample(ids, logprobs, logits, this.#records.send(M));
     this.#ids.download(ids, M);
     if (logprobs !== null) this.#logprobs.download(logprobs, M);
     if (raw !== null) this.#rawLogprobs(raw);
@@ -89,18 +93,6 @@ export class Sampler {
     this.#records.close();
     this.#ids.close();
     this.#logprobs.close();
-  }
-
-  #writeRecord(at: number, sampling: SamplingState, position: number): void {
-    const [floats, words] = [this.#records.view, this.#recordWords];
-    floats[at] = sampling.temperature;
-    floats[at + 1] = sampling.topP;
-    floats[at + 2] = sampling.minP;
-    words[at + 3] = sampling.topK;
-    words[at + 4] = sampling.seed >>> 0;
-    words[at + 5] = Math.floor(sampling.seed / 2 ** 32);
-    words[at + 6] = sampling.choice;
-    words[at + 7] = position;
   }
 
   /** The rows that adjusting will change and whose log-probabilities are wanted. */

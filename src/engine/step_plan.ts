@@ -51,10 +51,21 @@ export function planCapacity(batch: Batch, numLayers: number): number {
   return 2 * N + numLayers * (N + 4 * S + 1);
 }
 
-/** Fills the step's tables; tensors hold their values after tables.send(). */
-export function planStep(batch: Batch, numLayers: number, tables: StepTables, memory: EngineMemory): StepPlan {
+/**
+ * Fills the step's tables; tensors hold their values after send(). Positions go into `moving`, which may be `tables`, all
+ * else into `tables`: of batches of the same structure the same tensors.
+ * @param longest a bound of positions that holds for later batches of this structure too; 0: the batch's own
+ */
+export function planStep(
+  batch: Batch,
+  numLayers: number,
+  tables: StepTables,
+  moving: StepTables,
+  memory: EngineMemory,
+  longest = 0,
+): StepPlan {
   const ids = tables.take(batch.numRows);
-  const positions = tables.take(batch.numRows);
+  const positions = moving.take(batch.numRows);
   let row = 0;
   for (const { sequence, start, count } of batch.chunks) {
     for (let p = start; p < start + count; p++, row++) {
@@ -70,7 +81,7 @@ export function planStep(batch: Batch, numLayers: number, tables: StepTables, me
       const key = members.length === spans.length ? "all" : members.map((span) => span.hybrid.serial).join();
       let geometry = geometries.get(key);
       if (geometry === undefined) {
-        geometry = makeGeometry(members, tables);
+        geometry = makeGeometry(members, tables, moving, longest);
         geometries.set(key, geometry);
       }
       return makeGroup(mixer, layer, geometry, tables, memory);
@@ -108,13 +119,13 @@ function groupByMixer(spans: readonly Span[], layer: number): [TokenMixer, Span[
   return groups;
 }
 
-function makeGeometry(spans: readonly Span[], tables: StepTables): Geometry {
+function makeGeometry(spans: readonly Span[], tables: StepTables, moving: StepTables, atLeast: number): Geometry {
   const chunks = spans.flatMap((span) => span.chunks);
   const numRows = spans.reduce((sum, span) => sum + span.numRows, 0);
   const firstRow = spans[0]!.firstRow;
   const seqStart = tables.take(chunks.length + 1);
-  const startPos = tables.take(chunks.length);
-  let [row, longest] = [0, 0];
+  const startPos = moving.take(chunks.length);
+  let [row, longest] = [0, atLeast];
   chunks.forEach(({ start, count }, s) => {
     seqStart.view[seqStart.at + s] = row;
     startPos.view[startPos.at + s] = start;

@@ -32,6 +32,11 @@ export class StepTables {
     return { view, at, tensor: { ptr: tensor.ptr + 4 * at, shape: [count], dtype: "i32" } };
   }
 
+  /** Everything taken since begin(), as one tensor. */
+  get taken(): Tensor {
+    return { ptr: this.#staging.tensor.ptr, shape: [this.#used], dtype: "i32" };
+  }
+
   /** Copies everything taken to the device. */
   send(): void {
     this.#staging.upload(this.#used);
