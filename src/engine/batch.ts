@@ -51,6 +51,8 @@ export type ChunkOutput = Drawn | Scored | Failed | null;
 
 /** Runs batches: the model itself, or a stand-in for it in tests. */
 export interface Backend {
+  /** Batches so far that were replayed whole rather than launched op by op. */
+  readonly numReplayed: number;
   /** Begins a batch, which advances the caches and states of every sequence by its chunk. @throws KernelError */
   start(batch: Batch): void;
   /**

@@ -7,6 +7,8 @@ export const STEP_TOKEN_BOUNDS: readonly number[] = [1, 8, 16, 32, 64, 128, 256,
 /** Counts since the engine's start; one mutable record. */
 export class Counters {
   steps = 0;
+  /** Begun before the tokens of the step before were known. */
+  stepsAhead = 0;
   promptTokens = 0;
   generatedTokens = 0;
   scoredTokens = 0;

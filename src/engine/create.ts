@@ -100,6 +100,7 @@ export function createEngine(
     close: () => runner.close(),
     clock: () => performance.now(),
     residency: residencyLimits(options),
+    runAhead: options.runAhead ?? ops.kind === "cuda",
     ...savedSessions(ops, model, memory, options, { kvDtype, stateDtype, pageSize: info.pageSize }),
   });
 }

@@ -94,7 +94,7 @@ export class Engine {
     this.info = parts.info;
     this.#parts = parts;
     this.#beside = new PromptsBeside(parts.backend, parts.scheduler.pacer, parts.clock);
-    this.#steps = new StepAhead(parts.backend, parts.scheduler, parts.runAhead ?? false);
+    this.#steps = new StepAhead(parts.backend, parts.scheduler, this.#counters, parts.runAhead ?? false);
     const limits = parts.residency ?? { maxBytes: Number.POSITIVE_INFINITY, keepAliveMs: Number.POSITIVE_INFINITY };
     this.#catalog = new Catalog(parts.registry, parts.kvBytesPerToken, limits, {
       turn: () => this.pacer.turn(),
@@ -160,11 +160,6 @@ export class Engine {
     const sequence = this.#sequences.get(id);
     if (sequence === undefined) return null;
     return this.#cut(sequence, "cancelled");
-  }
-
-  /** Steps so far that began before the tokens of the one before were known. */
-  get stepsAhead(): number {
-    return this.#steps.numAhead;
   }
 
   /** Ends what is past its deadline, computes the next batch and reports what came of it. */

@@ -29,6 +29,7 @@ export function engineStats(
     stepsByTokens: [...counters.stepsByTokens],
     running: scheduler.numRunning,
     waiting: scheduler.numWaiting,
+    stepsReplayed: parts.backend.numReplayed,
     preemptions: scheduler.numPreemptions,
     kvBytesUsed: pages.numUsed * pageBytes,
     kvBytesTotal: pages.numPages * pageBytes,

@@ -1,6 +1,7 @@
 // Keeps the device from waiting for the host: begins the next step before the tokens of this one are known, where it is
 // certain what that step is. Knows neither tokens nor what becomes of them.
 import type { Backend, Batch, ChunkOutput } from "./batch.ts";
+import type { Counters } from "./counters.ts";
 import type { Scheduler } from "./scheduler.ts";
 
 /**
@@ -11,24 +12,20 @@ import type { Scheduler } from "./scheduler.ts";
 export class StepAhead {
   readonly #backend: Backend;
   readonly #scheduler: Scheduler;
+  readonly #counters: Counters;
   readonly #enabled: boolean;
   #next: Batch | null = null;
-  #numAhead = 0;
 
-  constructor(backend: Backend, scheduler: Scheduler, enabled: boolean) {
+  constructor(backend: Backend, scheduler: Scheduler, counters: Counters, enabled: boolean) {
     this.#backend = backend;
     this.#scheduler = scheduler;
+    this.#counters = counters;
     this.#enabled = enabled;
   }
 
   /** The batch that has been begun already: this step's. */
   get begun(): Batch | null {
     return this.#next;
-  }
-
-  /** Steps begun before the tokens of the one before were known. */
-  get numAhead(): number {
-    return this.#numAhead;
   }
 
   /** The outputs of a batch, begun() or another. @throws KernelError */
@@ -51,6 +48,6 @@ export class StepAhead {
     if (next === null || !this.#backend.follow(next)) return;
     this.#scheduler.begun(next);
     this.#next = next;
-    this.#numAhead++;
+    this.#counters.stepsAhead++;
   }
 }

@@ -232,6 +232,9 @@ export interface EngineStats {
   running: number;
   waiting: number;
   steps: number;
+  /** Of them, those begun before the tokens of the one before were known, and those replayed from a recording. */
+  stepsAhead: number;
+  stepsReplayed: number;
   preemptions: number;
   promptTokens: number;
   generatedTokens: number;
@@ -306,6 +309,11 @@ export interface EngineOptions {
   maxWaiting?: number;
   /** Tokens of one KV page, 1 to 1024 (default 32). */
   pageSize?: number;
+  /**
+   * Whether a step may begin before the tokens of the one before are known; default: on a CUDA device, which computes while
+   * the host takes them in.
+   */
+  runAhead?: boolean;
   /** default f32; of an engine that is opened with its model, on a CUDA device bf16 */
   kvDtype?: "f32" | "bf16";
   /**

@@ -32,6 +32,8 @@ const GAUGES: readonly (readonly [string, string, Reader])[] = [
 
 const COUNTERS: readonly (readonly [string, string, Reader])[] = [
   ["graft_engine_steps_total", "Engine steps", (s) => s.steps],
+  ["graft_engine_steps_ahead_total", "Steps begun before the tokens of the last were known", (s) => s.stepsAhead],
+  ["graft_engine_steps_replayed_total", "Steps replayed from a recording", (s) => s.stepsReplayed],
   ["graft_num_preemptions_total", "Sequences put back for lack of memory", (s) => s.preemptions],
   ["graft_prompt_tokens_total", "Prompt tokens taken in, cached ones included", (s) => s.promptTokens],
   ["graft_generation_tokens_total", "Tokens generated", (s) => s.generatedTokens],

@@ -79,6 +79,8 @@ for (const isa of forwardLibraries) {
     let preemptions = 0;
     let hits = 0;
     let evictions = 0;
+    let ahead = 0;
+    let replayed = 0;
 
     beforeAll(async () => {
       ops = await opsOf(isa);
@@ -96,7 +98,7 @@ for (const isa of forwardLibraries) {
       }
       ops.setThreads(2);
       console.error(
-        `${isa}: ${witness.numChecked} rows of logits seen again, ${preemptions} preemptions, ${hits} hits, ${evictions} evictions`,
+        `${isa}: ${witness.numChecked} rows of logits seen again, ${preemptions} preemptions, ${hits} hits, ${evictions} evictions, ${ahead} steps ahead, ${replayed} replayed`,
       );
     });
 
@@ -119,6 +121,7 @@ for (const isa of forwardLibraries) {
         maxSequences: random.between(1, 8),
         prefixCacheBytes: random.pick([0, 100_000, 1 << 24]),
         snapshotTokens: random.pick([1, 20, 50]),
+        runAhead: random.chance(0.7),
       };
       const tap = (id: number, position: number, logits: Float32Array) => {
         const { key, tokens } = histories.get(id)!;
@@ -181,6 +184,8 @@ for (const isa of forwardLibraries) {
         preemptions += engine.stats().preemptions;
         hits += engine.stats().prefixHits;
         evictions += engine.stats().prefixEvictions;
+        ahead += engine.stats().stepsAhead;
+        replayed += engine.stats().stepsReplayed;
       } finally {
         engine.close();
       }
@@ -239,6 +244,7 @@ for (const isa of forwardLibraries) {
       expect(preemptions).toBeGreaterThan(0);
       expect(hits).toBeGreaterThan(numRuns);
       expect(evictions).toBeGreaterThan(0);
+      expect(ahead).toBeGreaterThan(numRuns);
     }, 120_000);
   });
 }

@@ -73,9 +73,9 @@ class Simulation {
       this.#step();
     }
     this.#checkEmpty();
-    const { prefixEvictions } = this.toy.engine.stats();
+    const { prefixEvictions, stepsAhead } = this.toy.engine.stats();
+    this.counts.ahead += stepsAhead;
     this.counts.evicted += prefixEvictions;
-    this.counts.ahead += this.toy.engine.stepsAhead;
     this.counts.preempted += this.toy.scheduler.numPreemptions;
   }
 

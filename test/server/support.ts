@@ -241,6 +241,8 @@ export class FakeEngine implements EngineClient {
       running: this.active,
       waiting: 0,
       steps: 7,
+      stepsAhead: 2,
+      stepsReplayed: 3,
       preemptions: 0,
       promptTokens: 11,
       generatedTokens: 13,
