@@ -6,6 +6,14 @@ import type { ModelConfig } from "./config.ts";
 import { parseModelConfig } from "./parse_config.ts";
 import tiny from "./tiny/config.json" with { type: "json" };
 
+const llama32Rope: JsonObject = {
+  rope_type: "llama3",
+  factor: 32,
+  low_freq_factor: 1,
+  high_freq_factor: 4,
+  original_max_position_embeddings: 8192,
+};
+
 const llama32: JsonObject = {
   model_type: "llama",
   hidden_act: "silu",
@@ -15,13 +23,7 @@ const llama32: JsonObject = {
   max_position_embeddings: 131_072,
   rms_norm_eps: 1e-5,
   rope_theta: 500_000,
-  rope_scaling: {
-    rope_type: "llama3",
-    factor: 32,
-    low_freq_factor: 1,
-    high_freq_factor: 4,
-    original_max_position_embeddings: 8192,
-  },
+  rope_scaling: llama32Rope,
   tie_word_embeddings: true,
 };
 
@@ -95,6 +97,16 @@ const shapes: Readonly<Record<string, JsonObject>> = {
     max_position_embeddings: 131_072,
   },
   "llama-3.2-3b": { ...llama32, hidden_size: 3072, num_hidden_layers: 28, num_attention_heads: 24, head_dim: 128 },
+  "llama-3.1-8b": {
+    ...llama32,
+    hidden_size: 4096,
+    intermediate_size: 14_336,
+    num_hidden_layers: 32,
+    num_attention_heads: 32,
+    head_dim: 128,
+    rope_scaling: { ...llama32Rope, factor: 8 },
+    tie_word_embeddings: false,
+  },
 };
 
 /** Smallest first. */

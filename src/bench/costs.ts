@@ -1,6 +1,6 @@
 // What a model costs by arithmetic: parameters, bytes that a decode step must read, multiply-adds of a prefill. Measured
 // rates become shares of the machine's limits by these numbers. Measures nothing.
-import type { LinearShape, TokenMixer } from "../../models/attention/mixer.ts";
+import type { LinearShape, StateSpec, TokenMixer } from "../../models/attention/mixer.ts";
 import { linearTensors } from "../../models/attention/shape.ts";
 import type { ModelConfig } from "../../models/config.ts";
 import { modelTensors } from "../../models/load.ts";
@@ -26,6 +26,10 @@ export interface ModelCosts {
   readonly kvBytesPerToken: number;
   /** Recurrent and convolution states of one sequence, in all linear layers. */
   readonly stateBytes: number;
+  /** The recurrent matrices alone: what a textbook step reads once and writes once. */
+  readonly matrixBytes: number;
+  /** Of the states of one sequence, what a step moves on average over a block of tokens. */
+  readonly stateTraffic: number;
   /** Floating-point operations of prompts of `T` tokens each, the head for the last token of each only. */
   prefillFlops(numSequences: number, T: number): number;
 }
@@ -54,8 +58,29 @@ export function costsOf(model: LoadedModel, mixers: readonly LayerMixer[], types
     readBytes: weightBytes - (config.tieWordEmbeddings ? 0 : embeddingBytes(config, weightBytes)),
     kvBytesPerToken: sum(specs.map((spec) => spec.kvBytesPerToken[types.kvDtype])),
     stateBytes: 4 * sum(specs.map((spec) => spec.recurrentFloats[types.stateDtype] + spec.convFloats)),
+    matrixBytes: sum(mixers.map(({ shape }) => matrixBytes(shape, types))),
+    stateTraffic: sum(mixers.map(({ shape }, i) => stateTraffic(shape, specs[i]!, types))),
     prefillFlops: (numSequences, T) => numSequences * (T * perToken + attention(T) + headFlops),
   };
+}
+
+/** Dk x Dv of every state of one layer. */
+function matrixBytes(shape: LinearShape | null, { stateDtype }: CacheTypes): number {
+  if (shape === null) return 0;
+  const heads = shape.variant === "gla" ? shape.numKeyHeads : shape.numValueHeads;
+  return heads * shape.keyHeadDim * shape.valueHeadDim * (stateDtype === "f32" ? 4 : 2);
+}
+
+/**
+ * A step reads the matrices and those rows of the block that have come so far, on average half of them; it writes one row,
+ * and the matrices once per block; windows of convolutions are read and written.
+ */
+function stateTraffic(shape: LinearShape | null, spec: StateSpec, types: CacheTypes): number {
+  if (shape === null) return 0;
+  const matrices = matrixBytes(shape, types);
+  const rows = 4 * spec.recurrentFloats[types.stateDtype] - matrices;
+  const { block } = shape;
+  return matrices * (1 + 1 / block) + (rows * (block + 1)) / (2 * block) + 8 * spec.convFloats;
 }
 
 /** Parameters of a configuration. */

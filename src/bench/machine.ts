@@ -25,8 +25,24 @@ function numberIn(path: string): number | undefined {
   return Number.isFinite(value) ? value : undefined;
 }
 
-/** Most memory this process has held since resetPeakMemory(), in bytes; 0 where the system does not say. */
-export function peakMemoryBytes(): number {
+/** Bytes that may still be allocated where the kernels run. */
+export function freeBytes(ops: Ops): number {
+  return deviceMemory(ops)?.free ?? availableBytes();
+}
+
+/** Of a device with memory of its own. */
+function deviceMemory(ops: Ops): { readonly free: number; readonly memory: number } | null {
+  const { free, memory } = ops.kind === "cuda" ? ops.info() : {};
+  return typeof free === "number" && typeof memory === "number" && memory > 0 ? { free, memory } : null;
+}
+
+/**
+ * Most memory this process has held since resetPeakMemory(), in bytes; 0 where the system does not say. Of a device what is
+ * in use now.
+ */
+export function peakMemoryBytes(ops?: Ops): number {
+  const device = ops === undefined ? null : deviceMemory(ops);
+  if (device !== null) return device.memory - device.free;
   const match = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync("/proc/self/status", "utf8"));
   return match === null ? 0 : Number(match[1]) * 1024;
 }
@@ -52,6 +68,7 @@ export function peakFlops(ops: Ops, dtype: "f32" | "bf16", seconds: number): num
 
 /** A plain read through memory that no cache holds; it has that memory only while it measures. */
 export class StreamingRead {
+  readonly kind = "read";
   readonly #ops: Ops;
   readonly #bytes: number;
 

@@ -65,7 +65,7 @@ export function measurePrefill(subject: Subject, one: PrefillCase): PrefillFigur
     const tokensPerSecond = spreadOf(rates);
     const flopsPerSecond = (flops * tokensPerSecond.best) / (batch * context);
     const share = flopsPerSecond / limit;
-    return { tokensPerSecond, flopsPerSecond, limit, share, peakMemoryBytes: peakMemoryBytes(), numChecked };
+    return { tokensPerSecond, flopsPerSecond, limit, share, peakMemoryBytes: peakMemoryBytes(ops), numChecked };
   });
 }
 

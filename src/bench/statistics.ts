@@ -4,6 +4,7 @@ export interface Spread {
   readonly mean: number;
   /** Sample standard deviation; 0 for a single sample. */
   readonly deviation: number;
+  readonly median: number;
   readonly best: number;
 }
 
@@ -11,7 +12,8 @@ export interface Spread {
 export function spreadOf(rates: readonly number[]): Spread {
   const mean = rates.reduce((a, b) => a + b, 0) / rates.length;
   const squares = rates.reduce((sum, rate) => sum + (rate - mean) ** 2, 0);
-  return { mean, deviation: Math.sqrt(squares / Math.max(1, rates.length - 1)), best: Math.max(...rates) };
+  const deviation = Math.sqrt(squares / Math.max(1, rates.length - 1));
+  return { mean, deviation, median: percentile(rates, 0.5), best: Math.max(...rates) };
 }
 
 /** The smallest sample that at least the share `p` of all samples do not exceed. */

@@ -5,14 +5,14 @@ import type { ModelConfig } from "../../models/config.ts";
 import { loadModel } from "../../models/load.ts";
 import type { LinearPool, LoadedModel } from "../../models/model.ts";
 import { createRandomModel } from "../../models/random_model.ts";
-import { createEngine } from "../engine/create.ts";
+import { createEngine, type EngineHooks } from "../engine/create.ts";
 import type { Engine } from "../engine/engine.ts";
 import { slotShape } from "../engine/hybrid.ts";
 import { BASE_HYBRID } from "../engine/types.ts";
 import { CapacityError, RequestError } from "../errors.ts";
 import type { Ops, StateDtype } from "../ops/ops.ts";
 import { type CacheTypes, configParams, costsOf, type LayerMixer, type ModelCosts } from "./costs.ts";
-import { availableBytes } from "./machine.ts";
+import { freeBytes } from "./machine.ts";
 
 export type WeightType = "f32" | "bf16";
 
@@ -40,8 +40,10 @@ export interface EngineSizes extends CacheTypes {
 }
 
 const PAGE_SIZE = 32;
-/** Scratch, JavaScript heap and buffers of the measurement itself. */
-const WORKING_BYTES = 512 * 2 ** 20;
+/** Scratch, JavaScript heap and buffers of the measurement itself; scratch of a device is made for longer batches. */
+const WORKING_BYTES = { cpu: 512 * 2 ** 20, cuda: 2 * 2 ** 30 };
+/** As many sequences as an engine takes. */
+const MOST_SEQUENCES = 4096;
 
 /**
  * A model of this shape with random weights.
@@ -55,8 +57,8 @@ export function createSubject(
 ): Subject {
   const width = options.dtype === "f32" ? 4 : 2;
   const largest = config.vocabSize * config.hiddenSize * 2; // while it is packed there are two of it
-  const needed = configParams(config) * width + largest + WORKING_BYTES;
-  const available = availableBytes();
+  const needed = configParams(config) * width + largest + WORKING_BYTES[ops.kind];
+  const available = freeBytes(ops);
   if (needed > available) {
     throw new CapacityError(
       `Cannot create "${name}": its ${options.dtype} weights need ${gibibytes(needed)}, ${gibibytes(available)} are free`,
@@ -106,22 +108,19 @@ export function maskCosts(subject: Subject, mask: Mask, types: CacheTypes): Mode
  * Runs `use` with an engine that holds one mask's sequences and nothing more.
  * @throws RequestError for a context beyond the model's, CapacityError for one beyond the memory; both name what fits
  */
-export function withEngine<T>(subject: Subject, mask: Mask, sizes: EngineSizes, use: (engine: Engine) => T): T {
+export function withEngine<T>(
+  subject: Subject,
+  mask: Mask,
+  sizes: EngineSizes,
+  use: (engine: Engine) => T,
+  hooks: EngineHooks = {},
+): T {
   const { ops, model, pools } = subject;
   const { batch, maxTokens, chunk, kvDtype, stateDtype } = sizes;
-  const longest = model.config.maxPositions;
-  if (maxTokens > longest) {
-    throw new RequestError(
-      "context_too_long",
-      `Cannot measure ${maxTokens} tokens of context: "${subject.name}" has positions for ${longest}`,
-    );
-  }
-  const kvBytesPerToken = maskCosts(subject, mask, sizes).kvBytesPerToken;
-  const linear = mixersOf(subject, mask).flatMap(({ mixer, shape }) => (shape ? [mixer] : []));
-  const stateBytes = (batch + 1) * slotBytes(linear, stateDtype);
-  requireMemory(subject.name, sizes, kvBytesPerToken, stateBytes);
-  const kvBytes = kvBytesPerToken * batch * roundUp(maxTokens);
-  const engine = createEngine(ops, model, {
+  requirePositions(subject, maxTokens);
+  const needs = engineNeeds(subject, mask, sizes);
+  requireMemory(subject, sizes, needs);
+  const options = {
     maxSequences: batch,
     prefixCacheBytes: 0, // every repeat computes its prompts
     prefillInterference: 0, // throughput alone counts
@@ -131,9 +130,10 @@ export function withEngine<T>(subject: Subject, mask: Mask, sizes: EngineSizes, 
     kvDtype,
     stateDtype,
     // The checkpoint's own layers are always a hybrid of the engine, so one sequence of them must fit as well.
-    stateBytes: stateBytes + slotBytes(model.mixers, stateDtype),
-    kvBytes: Math.max(kvBytes, baseKvBytes(model, kvDtype)),
-  });
+    stateBytes: needs.stateBytes + slotBytes(model.mixers, stateDtype),
+    kvBytes: Math.max(needs.kvBytes, baseKvBytes(model, kvDtype)),
+  };
+  const engine = createEngine(ops, model, options, hooks);
   try {
     for (const pool of pools) engine.addPool(pool);
     if (mask.name !== BASE_HYBRID) engine.registerHybrid(mask);
@@ -141,6 +141,57 @@ export function withEngine<T>(subject: Subject, mask: Mask, sizes: EngineSizes, 
   } finally {
     engine.close();
   }
+}
+
+/**
+ * The most sequences, up to `most`, whose engine fits into the memory that is free.
+ * @throws RequestError for a context beyond the model's, CapacityError where not even one fits
+ */
+export function fittingBatch(
+  subject: Subject,
+  mask: Mask,
+  sizesFor: (batch: number) => EngineSizes,
+  most = MOST_SEQUENCES,
+): number {
+  requirePositions(subject, sizesFor(1).maxTokens);
+  const available = freeBytes(subject.ops);
+  const fits = (batch: number) => engineNeeds(subject, mask, sizesFor(batch)).total <= available;
+  if (!fits(1)) requireMemory(subject, sizesFor(1), engineNeeds(subject, mask, sizesFor(1)));
+  let [low, high] = [1, Math.min(most, MOST_SEQUENCES)];
+  while (low < high) {
+    const middle = Math.ceil((low + high) / 2);
+    if (fits(middle)) low = middle;
+    else high = middle - 1;
+  }
+  return low;
+}
+
+/** Bytes that an engine of these sizes takes. */
+interface EngineNeeds {
+  readonly kvBytesPerToken: number;
+  readonly kvBytes: number;
+  readonly stateBytes: number;
+  readonly total: number;
+}
+
+function engineNeeds(subject: Subject, mask: Mask, sizes: EngineSizes): EngineNeeds {
+  const { batch, maxTokens, stateDtype } = sizes;
+  const { kvBytesPerToken } = maskCosts(subject, mask, sizes);
+  const linear = mixersOf(subject, mask).flatMap(({ mixer, shape }) => (shape ? [mixer] : []));
+  const kvBytes = kvBytesPerToken * batch * roundUp(maxTokens);
+  const stateBytes = (batch + 1) * slotBytes(linear, stateDtype);
+  const tableBytes = kvBytes > 0 ? 4 * batch * mask.layers.length * (roundUp(maxTokens) / PAGE_SIZE) : 0;
+  const total = kvBytes + stateBytes + tableBytes + WORKING_BYTES[subject.ops.kind];
+  return { kvBytesPerToken, kvBytes, stateBytes, total };
+}
+
+function requirePositions({ name, model }: Subject, maxTokens: number): void {
+  const longest = model.config.maxPositions;
+  if (maxTokens <= longest) return;
+  throw new RequestError(
+    "context_too_long",
+    `Cannot measure ${maxTokens} tokens of context: "${name}" has positions for ${longest}`,
+  );
 }
 
 /** States of one sequence in these layers. */
@@ -154,15 +205,14 @@ function baseKvBytes({ config }: LoadedModel, kvDtype: "f32" | "bf16"): number {
   return PAGE_SIZE * bytes * config.linearLayers.filter((linear) => linear === null).length;
 }
 
-function requireMemory(name: string, sizes: EngineSizes, kvBytesPerToken: number, stateBytes: number): void {
+function requireMemory({ ops, name }: Subject, sizes: EngineSizes, needs: EngineNeeds): void {
   const { batch, maxTokens } = sizes;
-  const needed = kvBytesPerToken * batch * roundUp(maxTokens) + stateBytes + WORKING_BYTES;
-  const available = availableBytes();
-  if (needed <= available) return;
-  const left = available - stateBytes - WORKING_BYTES;
-  const fits = Math.max(0, Math.floor(left / Math.max(1, kvBytesPerToken * batch) / PAGE_SIZE) * PAGE_SIZE);
+  const available = freeBytes(ops);
+  if (needs.total <= available) return;
+  const left = available - (needs.total - needs.kvBytes);
+  const fits = Math.max(0, Math.floor(left / Math.max(1, needs.kvBytesPerToken * batch) / PAGE_SIZE) * PAGE_SIZE);
   throw new CapacityError(
-    `Cannot measure "${name}" with ${batch} sequences of ${maxTokens} tokens: that needs ${gibibytes(needed)}, ` +
+    `Cannot measure "${name}" with ${batch} sequences of ${maxTokens} tokens: that needs ${gibibytes(needs.total)}, ` +
       `${gibibytes(available)} are free; ${left < 0 ? "fewer sequences" : `${fits} tokens each`} would fit`,
   );
 }

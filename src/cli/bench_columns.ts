@@ -32,5 +32,5 @@ export const caseColumns: readonly BenchColumn<CaseRow>[] = [
 export const memoryColumns: readonly BenchColumn<CaseRow & { readonly peakMemoryBytes: number }>[] = [
   { title: "KV/seq", align: "right", cell: (row) => formatBytes(row.kvBytes) },
   { title: "state/seq", align: "right", cell: (row) => formatBytes(row.stateBytes) },
-  { title: "peak RSS", align: "right", cell: (row) => formatBytes(row.peakMemoryBytes) },
+  { title: "peak memory", align: "right", cell: (row) => formatBytes(row.peakMemoryBytes) },
 ];

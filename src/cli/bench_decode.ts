@@ -1,23 +1,53 @@
-// graft bench decode: tokens per second of the engine at given contexts, beside the machine's streaming read. The measuring
-// is in src/bench.
-import { type DecodeCase, type DecodeFigure, decodeSizes, measureDecode } from "../bench/decode.ts";
-import { StreamingRead } from "../bench/machine.ts";
+// graft bench decode: tokens per second of the engine at given contexts, beside what the machine's memory allows. The
+// measuring is in src/bench.
+import { type Bandwidth, bandwidthOf } from "../bench/bandwidth.ts";
+import {
+  checkDecode,
+  type DecodeCase,
+  type DecodeFigure,
+  decodeSizes,
+  largestBatch,
+  measureDecode,
+} from "../bench/decode.ts";
+import { fitContexts } from "../bench/fit.ts";
+import { checkSmallCase } from "../bench/small_case.ts";
+import { Ops } from "../ops/ops.ts";
 import { caseColumns, giga, memoryColumns, percent, rateCell } from "./bench_columns.ts";
-import { type CaseRow, cacheTypes, countsIn, MODEL_BENCH_FLAGS, openSubject } from "./bench_models.ts";
-import { type BenchColumn, formatRows } from "./bench_table.ts";
+import {
+  batchesIn,
+  type CaseRow,
+  cacheTypes,
+  countsIn,
+  MODEL_BENCH_FLAGS,
+  type OpenedSubject,
+  openSubject,
+  variantsOf,
+} from "./bench_models.ts";
+import { type BenchColumn, RowWriter } from "./bench_table.ts";
 import { defineCommand } from "./command.ts";
+import type { Flags } from "./config.ts";
 
-/** Rate over that of no replaced layer at the same context and batch; null where that was not measured. */
-type DecodeRow = CaseRow & { readonly context: number; readonly speedup: number | null } & DecodeFigure;
+/** Rates over those of no replaced layer at the same context and the same, or each the largest, batch; null without these. */
+type DecodeRow = CaseRow & {
+  readonly context: number;
+  readonly largest: boolean;
+  readonly speedup: number | null;
+  readonly boundSpeedup: number | null;
+} & DecodeFigure;
+
+const times = (factor: number | null) => (factor === null ? "-" : `${factor.toFixed(2)}x`);
 
 const COLUMNS: readonly BenchColumn<DecodeRow>[] = [
   ...caseColumns,
   { title: "t/s", align: "right", cell: (row) => rateCell(row.tokensPerSecond) },
-  { title: "speed-up", align: "right", cell: (row) => (row.speedup === null ? "-" : `${row.speedup.toFixed(2)}x`) },
+  { title: "bound", align: "right", cell: (row) => row.bound.tokensPerSecond.toFixed(1) },
+  { title: "textbook", align: "right", cell: (row) => row.textbook.tokensPerSecond.toFixed(1) },
+  { title: "speed-up", align: "right", cell: (row) => times(row.speedup) },
+  { title: "of bound", align: "right", cell: (row) => times(row.boundSpeedup) },
   { title: "p50 ms", align: "right", cell: (row) => (1000 * row.stepSeconds.p50).toFixed(2) },
   { title: "p99 ms", align: "right", cell: (row) => (1000 * row.stepSeconds.p99).toFixed(2) },
   { title: "GB/s", align: "right", cell: (row) => giga(row.bytesPerSecond) },
-  { title: "of read", align: "right", cell: (row) => `${percent(row.share)} of ${giga(row.limit)}` },
+  { title: "share", align: "right", cell: (row) => `${percent(row.share)} of ${giga(row.limit)} ${row.limitKind}` },
   {
     title: "outside kernels",
     align: "right",
@@ -26,54 +56,134 @@ const COLUMNS: readonly BenchColumn<DecodeRow>[] = [
   ...memoryColumns,
 ];
 
+const FLAGS = {
+  ...MODEL_BENCH_FLAGS,
+  batch: {
+    type: "string",
+    value: "N,N,...|max",
+    default: "1",
+    help: "sequences at once; max = as many as fit",
+    env: false,
+  },
+  "max-batch": { type: "integer", min: 1, max: 4096, default: 1024, help: "most that --batch max tries", env: false },
+  prompts: {
+    type: "string",
+    choices: ["auto", "computed", "random"],
+    default: "auto",
+    help: "random: KV and states are random numbers instead of computed; auto: random on a CUDA device",
+    env: false,
+  },
+  tokens: { type: "integer", min: 1, max: 65_536, default: 32, help: "tokens per sequence and repeat", env: false },
+  "time-kernels": { type: "boolean", help: "show the share of a step spent outside kernels", env: false },
+} as const;
+
+type DecodeFlags = Flags<typeof FLAGS>;
+
 export const benchDecodeCommand = defineCommand(
   {
     name: "bench decode",
-    summary: "Decode rate of the engine as a share of a streaming read",
+    summary: "Decode rate of the engine as a share of what the memory allows",
     positionals: ["[MODEL]"],
-    flags: {
-      ...MODEL_BENCH_FLAGS,
-      tokens: { type: "integer", min: 1, max: 65_536, default: 32, help: "tokens per sequence and repeat", env: false },
-      "time-kernels": { type: "boolean", help: "show the share of a step spent outside kernels", env: false },
-    },
-    details: `MODEL is a folder or a registered name, with :HYBRID or without. The prompts are computed first and three steps warm
-up; the first token counts as prefill. Repeats go on in the same sequences. GB/s counts the weights, KV and states that a
-step reads over the fastest step (states are written once in a block of tokens only); the limit is the fastest streaming
-read of as many bytes between the repeats. Every figure stands only after a forward pass over prompt and answer has given
-the same tokens and log-probabilities, bit for bit. Weights come from memory unless a cache holds them all.`,
+    flags: FLAGS,
+    details: `MODEL is a folder or a registered name, with :HYBRID or without. Three steps warm up; the first token counts as prefill.
+Repeats go on in the same sequences. GB/s counts the weights, KV and states that a step moves (states are written once in a
+block of tokens only). The share is of a streaming read of as many bytes between the repeats, over the fastest step; on a
+CUDA device of a copy of 1 GiB before and after each case, over the mean step. "bound" is the rate at which these bytes would
+take all of that bandwidth, "textbook" the same for the full model's weights and states read and written every step.
+
+With computed prompts every figure stands only after a forward pass over prompt and answer has given the same tokens and
+log-probabilities, bit for bit. With random ones, short sequences of every hybrid pass that test first, and a small model of
+the same head layout has the reference's log-probabilities. Weights come from memory unless a cache holds them all.`,
     examples: [
       "graft bench decode --shape qwen2.5-0.5b --contexts 512,2048",
       "graft bench decode --shape llama-3.2-1b --replaced all --variant jet --kv-dtype bf16 -o json",
+      "graft bench decode --shape llama-3.2-3b --contexts 512,2048,16384,65536 --replaced 0,7,14,21,28 --batch 1,16,max",
     ],
   },
   async ({ flags, positionals }) => {
-    const [contexts, batches] = [countsIn("contexts", flags.contexts), countsIn("batch", flags.batch)];
-    const { tokens, repeats, chunk } = flags;
-    const common = { tokens, repeats, chunk, ...cacheTypes(flags) };
-    const sizes = { ...common, context: Math.max(...contexts), batch: Math.max(...batches) };
-    const longest = decodeSizes({ ...sizes, mask: { name: "", layers: [] } }).maxTokens;
-    const { subject, masks, describe } = await openSubject(positionals[0], flags, longest, flags["time-kernels"]);
-    const read = new StreamingRead(subject.ops);
-    const rows: DecodeRow[] = [];
-    for (const batch of batches) {
+    const [contexts, batches] = [countsIn("contexts", flags.contexts), batchesIn(flags.batch)];
+    const largest = batches.reduce<number>((most, batch) => Math.max(most, batch === "max" ? 1 : batch), 1);
+    const sizing = {
+      ...stepsOf(flags),
+      context: Math.max(...contexts),
+      batch: largest,
+      kvDtype: "f32",
+      stateDtype: "f32",
+    };
+    // Whatever the device: prompts that are computed together need the most room.
+    const longest = decodeSizes({
+      ...sizing,
+      prompts: "computed",
+      mask: { name: "", layers: [] },
+    } as DecodeCase).maxTokens;
+    const opened = await openSubject(positionals[0], flags, longest, flags["time-kernels"]);
+    const { subject, masks } = opened;
+    const types = cacheTypes(flags, subject.ops);
+    const prompts = flags.prompts === "auto" ? (subject.ops.kind === "cuda" ? "random" : "computed") : flags.prompts;
+    const checked = prompts === "random" ? await check(opened, flags) : null;
+    const bandwidth = bandwidthOf(subject.ops);
+    const writer = new RowWriter(COLUMNS, flags.output);
+    for (const wanted of batches) {
       for (const context of contexts) {
         for (const mask of masks) {
-          const one: DecodeCase = { ...common, mask, context, batch };
-          const figure = measureDecode(subject, one, read);
-          const row = describe(mask, batch, `tg${tokens} @ d${context}`, figure.lastContext);
-          rows.push({ ...row, context, speedup: speedup(rows, row, context, figure), ...figure });
+          const common = { ...stepsOf(flags), ...types, mask, context, prompts } as const;
+          const batch = wanted === "max" ? largestBatch(subject, common, flags["max-batch"]) : wanted;
+          const figure = measureDecode(subject, { ...common, batch }, bandwidth);
+          const row = opened.describe(mask, batch, `tg${flags.tokens} @ d${context}`, figure.lastContext);
+          const numChecked = checked?.get(mask.name) ?? figure.numChecked;
+          const known = { ...row, context, largest: wanted === "max", ...figure, numChecked };
+          writer.add({ ...known, ...speedups(writer.rows, known) });
           process.stderr.write(`${row.test}, ${mask.name}, batch ${batch}: ${rateCell(figure.tokensPerSecond)} t/s\n`);
         }
       }
     }
-    process.stdout.write(formatRows(COLUMNS, rows, flags.output));
+    process.stdout.write(writer.rest());
+    writeFits(writer.rows, bandwidth.kind);
     return 0;
   },
 );
 
+function stepsOf({ tokens, repeats, chunk }: DecodeFlags) {
+  return { tokens, repeats, chunk: chunk ?? 512 };
+}
+
+/** What must hold before contexts that nobody computed are measured; the number of sequences compared per hybrid. */
+async function check({ subject, masks, weightType }: OpenedSubject, flags: DecodeFlags): Promise<Map<string, number>> {
+  const types = cacheTypes(flags, subject.ops);
+  const reference = await Ops.load({ device: "cpu", isa: "reference", threads: 1 });
+  const { config } = subject.model;
+  const error = checkSmallCase(subject.ops, reference, config, variantsOf(masks), { ...types, weightType });
+  process.stderr.write(`A small model differs from the reference by ${error.toExponential(1)} of the spread\n`);
+  return new Map(masks.map((mask) => [mask.name, checkDecode(subject, mask, types)]));
+}
+
 /** The base comes first in the order of masks. */
-function speedup(rows: readonly DecodeRow[], row: CaseRow, context: number, figure: DecodeFigure): number | null {
-  if (row.numLinear === 0) return null;
-  const base = rows.find((other) => other.numLinear === 0 && other.batch === row.batch && other.context === context);
-  return base === undefined ? null : figure.tokensPerSecond.best / base.tokensPerSecond.best;
+function speedups(rows: readonly DecodeRow[], row: Omit<DecodeRow, "speedup" | "boundSpeedup">) {
+  const base = rows.find(
+    ({ numLinear, context, batch, largest }) =>
+      numLinear === 0 && context === row.context && (row.largest ? largest : !largest && batch === row.batch),
+  );
+  if (row.numLinear === 0 || base === undefined) return { speedup: null, boundSpeedup: null };
+  // What other work on the processor takes is no part of a speed-up.
+  const rate = ({ tokensPerSecond, limitKind }: typeof row) =>
+    limitKind === "read" ? tokensPerSecond.best : tokensPerSecond.mean;
+  return {
+    speedup: rate(row) / rate(base),
+    boundSpeedup: row.bound.bytes === 0 ? null : row.batch / row.bound.bytes / (base.batch / base.bound.bytes),
+  };
+}
+
+/** Intercept and slope of one sequence's steps over the contexts. */
+function writeFits(rows: readonly DecodeRow[], kind: Bandwidth["kind"]): void {
+  for (const hybrid of new Set(rows.map((row) => row.hybrid))) {
+    const own = rows.filter((row) => row.hybrid === hybrid && row.batch === 1 && !row.largest);
+    const fit = fitContexts(own.map((row) => ({ context: row.meanContext, seconds: 1 / row.tokensPerSecond.mean })));
+    if (fit === null) continue;
+    const { limit, kvBytes, lastContext } = own.at(-1)!;
+    const ideal = kvBytes / lastContext / limit;
+    const share = ideal > 0 && fit.slopeSeconds > 0 ? `, ${percent(ideal / fit.slopeSeconds)} of the ${kind}` : "";
+    process.stderr.write(
+      `${hybrid}: ${(1e3 * fit.interceptSeconds).toFixed(3)} ms + ${(1e3 * fit.slopeSeconds).toExponential(2)} ms a token of context${share}\n`,
+    );
+  }
 }

@@ -8,6 +8,7 @@ import { shapeConfig, shapeNames } from "../../models/shapes.ts";
 import type { CacheTypes } from "../bench/costs.ts";
 import { createSubject, loadSubject, type Mask, maskCosts, type Subject, type WeightType } from "../bench/subject.ts";
 import { uniformReplacement } from "../bench/uniform.ts";
+import { typesFor } from "../engine/default_types.ts";
 import { BASE_HYBRID } from "../engine/types.ts";
 import { RequestError } from "../errors.ts";
 import { Ops } from "../ops/ops.ts";
@@ -40,9 +41,14 @@ export const MODEL_BENCH_FLAGS = {
     help: "linear weights (default: as stored; shapes bf16)",
     env: false,
   },
-  "kv-dtype": { type: "string", choices: ["f32", "bf16"], default: "f32", help: "KV cache", env: false },
+  "kv-dtype": {
+    type: "string",
+    choices: ["f32", "bf16"],
+    help: "KV cache (default: f32; on a CUDA device bf16)",
+    env: false,
+  },
   "state-dtype": { type: "string", choices: ["f32", "bf16"], default: "f32", help: "recurrent states", env: false },
-  chunk: { type: "integer", min: 1, max: 65_536, default: 512, help: "token rows of one step", env: false },
+  chunk: { type: "integer", min: 1, max: 65_536, help: "token rows of one step (default: 512)", env: false },
   ...KERNEL_FLAGS,
   output: {
     type: "string",
@@ -63,6 +69,8 @@ export interface CaseRow extends CacheTypes {
   readonly weightBytes: number;
   readonly numParams: number;
   readonly backend: string;
+  /** What the library calls what it runs on. */
+  readonly device: string;
   readonly threads: number;
   readonly weightType: WeightType;
   readonly hybrid: string;
@@ -85,8 +93,20 @@ export interface OpenedSubject {
 }
 
 /** Types of KV cache and states. */
-export function cacheTypes(flags: ModelBenchFlags): CacheTypes {
-  return { kvDtype: flags["kv-dtype"], stateDtype: flags["state-dtype"] };
+export function cacheTypes(flags: ModelBenchFlags, ops: Ops): CacheTypes {
+  const kvDtype = flags["kv-dtype"];
+  const { kv } = typesFor(ops, kvDtype === undefined ? {} : { kvDtype });
+  return { kvDtype: kv, stateDtype: flags["state-dtype"] };
+}
+
+/** Sequences at once; "max" stands for as many as fit. @throws UsageError */
+export function batchesIn(text: string): (number | "max")[] {
+  return text.split(",").map((part) => (part.trim() === "max" ? "max" : countsIn("batch", part)[0]!));
+}
+
+/** Variants that any of these hybrids has. */
+export function variantsOf(masks: readonly Mask[]): Variant[] {
+  return [...new Set(masks.flatMap(({ layers }) => layers.filter((variant) => variant !== null)))];
 }
 
 /** Positive whole numbers with commas between. @throws UsageError */
@@ -148,8 +168,7 @@ function openCheckpoint(ops: Ops, argument: string, flags: ModelBenchFlags, maxT
     if (target.hybrid === null || target.hybrid === BASE_HYBRID)
       return { subject: plain, masks: [baseMask(numLayers)] };
     const mask = registeredMask(store, target, target.hybrid);
-    const variants = [...new Set(mask.layers.filter((variant) => variant !== null))];
-    const pools = variants.map((variant) => loadPool(ops, poolPath(store, target.name, variant), dtype));
+    const pools = variantsOf([mask]).map((variant) => loadPool(ops, poolPath(store, target.name, variant), dtype));
     return { subject: { ...plain, name: argument, pools }, masks: [mask] };
   } finally {
     store.close();
@@ -207,9 +226,9 @@ function weightTypeOf(subject: Subject): WeightType {
 
 function withRows(subject: Subject, masks: readonly Mask[], flags: ModelBenchFlags): OpenedSubject {
   const weightType = weightTypeOf(subject);
-  const { name: processor, threads } = subject.ops.info() as { name: string; threads: number };
-  process.stderr.write(`${processor}, ${subject.ops.isa} kernels, ${threads} threads\n`);
-  const types = cacheTypes(flags);
+  const { name: device, threads } = subject.ops.info() as { name: string; threads: number };
+  process.stderr.write(`${device}, ${subject.ops.isa} kernels, ${threads} threads\n`);
+  const types = cacheTypes(flags, subject.ops);
   return {
     subject,
     masks,
@@ -220,7 +239,8 @@ function withRows(subject: Subject, masks: readonly Mask[], flags: ModelBenchFla
         model: subject.name,
         weightBytes: costs.weightBytes,
         numParams: costs.numParams,
-        backend: subject.ops.kind === "cuda" ? "cuda" : `cpu ${subject.ops.isa}`,
+        backend: subject.ops.kind === "cuda" ? subject.ops.isa : `cpu ${subject.ops.isa}`,
+        device,
         threads,
         weightType,
         ...types,

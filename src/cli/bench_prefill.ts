@@ -3,10 +3,13 @@
 import { measurePrefill, type PrefillCase, type PrefillFigure } from "../bench/prefill.ts";
 import { caseColumns, giga, memoryColumns, percent, rateCell } from "./bench_columns.ts";
 import { type CaseRow, cacheTypes, countsIn, MODEL_BENCH_FLAGS, openSubject } from "./bench_models.ts";
-import { type BenchColumn, formatRows } from "./bench_table.ts";
+import { type BenchColumn, RowWriter } from "./bench_table.ts";
 import { defineCommand } from "./command.ts";
 
-type PrefillRow = CaseRow & { readonly context: number } & PrefillFigure;
+type PrefillRow = CaseRow & { readonly context: number; readonly chunk: number } & PrefillFigure;
+
+/** Token rows of one step: a device needs many to be busy. */
+const DEFAULT_CHUNK = { cpu: 512, cuda: 8192 };
 
 const COLUMNS: readonly BenchColumn<PrefillRow>[] = [
   ...caseColumns,
@@ -21,11 +24,14 @@ export const benchPrefillCommand = defineCommand(
     name: "bench prefill",
     summary: "Prefill rate of the engine as a share of the multiply-add peak",
     positionals: ["[MODEL]"],
-    flags: MODEL_BENCH_FLAGS,
+    flags: {
+      ...MODEL_BENCH_FLAGS,
+      chunk: { ...MODEL_BENCH_FLAGS.chunk, help: "token rows of one step (default: 512, on a CUDA device 8192)" },
+    },
     details: `MODEL is a folder or a registered name, with :HYBRID or without. A figure is the time from prompts to the first token of
 each, after one run that does not count. GFLOP/s counts the linear layers, attention over the tokens before, states, and the
-head for one token per prompt, in the best repeat; the peak of multiply-adds takes turns with the repeats. Every figure
-stands only after the same prompt in other chunks has given the same token and log-probability, bit for bit.`,
+head for one token per prompt, in the best repeat; the peak of multiply-adds (on a CUDA device the matrix rate of bfloat16)
+takes turns with the repeats. Every figure stands only after the same prompt in other chunks has given the same token and log-probability, bit for bit.`,
     examples: [
       "graft bench prefill --shape qwen2.5-0.5b --contexts 512,2048",
       "graft bench prefill ./tiny1m --contexts 128 --batch 1,8 -o csv",
@@ -33,22 +39,24 @@ stands only after the same prompt in other chunks has given the same token and l
   },
   async ({ flags, positionals }) => {
     const [contexts, batches] = [countsIn("contexts", flags.contexts), countsIn("batch", flags.batch)];
-    const common = { repeats: flags.repeats, chunk: flags.chunk, ...cacheTypes(flags) };
     const longest = Math.max(...contexts) + 8;
     const { subject, masks, describe, weightType } = await openSubject(positionals[0], flags, longest);
-    const rows: PrefillRow[] = [];
+    const { ops } = subject;
+    const chunk = flags.chunk ?? DEFAULT_CHUNK[ops.kind];
+    const common = { repeats: flags.repeats, chunk, ...cacheTypes(flags, ops) };
+    const writer = new RowWriter(COLUMNS, flags.output);
     for (const batch of batches) {
       for (const context of contexts) {
         for (const mask of masks) {
           const one: PrefillCase = { ...common, mask, context, batch, weightType };
           const figure = measurePrefill(subject, one);
           const row = describe(mask, batch, `pp${context}`, context);
-          rows.push({ ...row, context, ...figure });
+          writer.add({ ...row, context, chunk, ...figure });
           process.stderr.write(`${row.test}, ${mask.name}, batch ${batch}: ${rateCell(figure.tokensPerSecond)} t/s\n`);
         }
       }
     }
-    process.stdout.write(formatRows(COLUMNS, rows, flags.output));
+    process.stdout.write(writer.rest());
     return 0;
   },
 );

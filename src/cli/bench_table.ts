@@ -27,6 +27,28 @@ export function formatRows<T extends object>(
   }
 }
 
+/** Rows as they are measured: JSON lines leave at once, so that a run that is cut short keeps what it has. */
+export class RowWriter<T extends object> {
+  readonly rows: T[] = [];
+  readonly #columns: readonly BenchColumn<T>[];
+  readonly #format: BenchFormat;
+
+  constructor(columns: readonly BenchColumn<T>[], format: BenchFormat) {
+    this.#columns = columns;
+    this.#format = format;
+  }
+
+  add(row: T): void {
+    this.rows.push(row);
+    if (this.#format === "jsonl") process.stdout.write(formatRows(this.#columns, [row], "jsonl"));
+  }
+
+  /** What is left to write when all are measured. */
+  rest(): string {
+    return this.#format === "jsonl" ? "" : formatRows(this.#columns, this.rows, this.#format);
+  }
+}
+
 function markdown<T>(columns: readonly BenchColumn<T>[], rows: readonly T[]): string {
   const cells = rows.map((row) => columns.map((column) => column.cell(row).replaceAll("|", "\\|")));
   const widths = columns.map(({ title }, i) => Math.max(3, title.length, ...cells.map((row) => row[i]!.length)));

@@ -25,6 +25,7 @@ const decode: DecodeCase = {
   chunk: 64,
   kvDtype: "f32",
   stateDtype: "f32",
+  prompts: "computed",
 };
 const prefill: PrefillCase = { ...decode, weightType: "bf16" };
 
@@ -39,8 +40,8 @@ async function subjectOf(change?: (own: Record<string, Kernel>) => Record<string
   return { ...subject, pools: [createRandomPool(ops, subject.model, "gdn")] };
 }
 type Kernel = (...args: number[]) => number;
-/** Where graft_kv_write takes its number of rows. */
-const KV_WRITE_ROWS = 5;
+/** Where graft_attention_step takes its number of rows. */
+const ROWS = 16;
 
 let subject: Subject;
 let read: StreamingRead;
@@ -78,17 +79,17 @@ test("measurePrefill() counts operations and compares with the peak", () => {
   expect(figure.numChecked).toBe(1);
 });
 
-test("no decode figure for a cache that is not written", async () => {
-  // Steps of one row leave the cache as it is; the forward pass over all rows writes it.
-  const broken = await subjectOf(({ graft_kv_write }) => ({
-    graft_kv_write: (...args) => (args[KV_WRITE_ROWS] === 1 ? 0 : graft_kv_write!(...args)),
+test("no decode figure for attention that does nothing", async () => {
+  // Steps of one row; the forward pass over all rows attends.
+  const broken = await subjectOf(({ graft_attention_step }) => ({
+    graft_attention_step: (...args) => (args[ROWS] === 1 ? 0 : graft_attention_step!(...args)),
   }));
   expect(() => measureDecode(broken, decode, read)).toThrow('Cannot give a figure for "base": token');
 });
 
 test("no prefill figure where chunks change the result", async () => {
-  const broken = await subjectOf(({ graft_kv_write }) => ({
-    graft_kv_write: (...args) => (args[KV_WRITE_ROWS] === 40 ? graft_kv_write!(...args) : 0),
+  const broken = await subjectOf(({ graft_attention_step }) => ({
+    graft_attention_step: (...args) => (args[ROWS] === 40 ? graft_attention_step!(...args) : 0),
   }));
   expect(() => measurePrefill(broken, prefill)).toThrow('Cannot give a figure for "base": the first token is');
 });
@@ -104,6 +105,10 @@ test("costs follow from the sizes", () => {
   const layer = 2 * 96 * (128 + 64 + 64) + 2 * 128 * 96 + 3 * 2 * 96 * 192;
   expect(costs.prefillFlops(1, 3)).toBe(3 * 10 * layer + 10 * 4 * 128 * 6 + 2 * 96 * config.vocabSize);
   const half = maskCosts(subject, mixed, { kvDtype: "bf16", stateDtype: "f32" });
+  // Five layers of four heads with states of 32 x 32; windows of three rows of q, k and v.
+  expect(half.matrixBytes).toBe(5 * 4 * 32 * 32 * 4);
+  expect(half.stateTraffic).toBeGreaterThan(half.matrixBytes * (1 + 1 / 16) + 5 * 2 * 3 * 384 * 4);
+  expect(half.stateTraffic).toBeLessThan(2 * half.stateBytes);
   expect(half.kvBytesPerToken).toBe(costs.kvBytesPerToken / 2);
   expect(half.stateBytes).toBeGreaterThan(5 * 4 * 32 * 32 * 4);
 });
@@ -133,8 +138,8 @@ test("uniformReplacement() keeps full attention evenly spread", () => {
 });
 
 test("spreads and percentiles", () => {
-  expect(spreadOf([2, 4, 6])).toEqual({ mean: 4, deviation: 2, best: 6 });
-  expect(spreadOf([3])).toEqual({ mean: 3, deviation: 0, best: 3 });
+  expect(spreadOf([2, 4, 6])).toEqual({ mean: 4, deviation: 2, median: 4, best: 6 });
+  expect(spreadOf([3])).toEqual({ mean: 3, deviation: 0, median: 3, best: 3 });
   expect(percentile([5, 1, 4, 2, 3], 0.5)).toBe(3);
   expect(percentile([5, 1, 4, 2, 3], 0.99)).toBe(5);
   expect(percentile([7], 0)).toBe(7);

@@ -16,6 +16,7 @@ const published: Readonly<Record<string, number>> = {
   "llama-3.2-1b": 1_235_814_400,
   "qwen2.5-1.5b": 1_543_714_304,
   "llama-3.2-3b": 3_212_749_824,
+  "llama-3.1-8b": 8_030_261_248,
 };
 
 test("every shape but the bundled model's has a published size", () => {
