@@ -48,6 +48,8 @@ bool on_tensor_cores(const Attention& a, int32_t D, int32_t kv_dtype) {
 
 }  // namespace
 
+bool turns_queries(const Attention& a, int32_t D, int32_t kv_dtype) { return on_tensor_cores(a, D, kv_dtype); }
+
 bool takes_new_keys(const Attention& a, int32_t D, int32_t kv_dtype) {
   return on_tensor_cores(a, D, kv_dtype) && a.N == a.S;
 }

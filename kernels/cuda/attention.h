@@ -47,11 +47,14 @@ struct Attention {
   __device__ const int32_t* table(int32_t s) const {
     return page_table + static_cast<int64_t>(table_rows[s]) * table_stride;
   }
-  /// Which row of D elements of the cache holds `position` of head h.
+  /// Which row of D elements of the cache holds `position` of head h; below 0, and said, where the table has no page.
   __device__ int32_t cache_row(const int32_t* table, int32_t position, int32_t h) const {
     const int32_t index = page.index(position), at = table[index];
-    if (at < 0) complain(report, kIndex, index, at, 0x7fffffff);
-    return (max(at, 0) * Hkv + h) * page.size + position - index * page.size;
+    if (at < 0) {
+      complain(report, kIndex, index, at, 0x7fffffff);
+      return -1;
+    }
+    return (at * Hkv + h) * page.size + position - index * page.size;
   }
   __device__ const float* rope_row(int32_t position, int32_t D) const {
     return rope == nullptr ? nullptr : rope + static_cast<int64_t>(position) * D;
@@ -138,6 +141,8 @@ int32_t check_sizes(const char* op, int32_t S, int32_t N, int32_t Hq, int32_t Hk
 int32_t attend(const char* op, const Attention& a, int32_t D, int32_t kv_dtype);
 /// Whether attend() takes new keys that are in no page yet.
 bool takes_new_keys(const Attention& a, int32_t D, int32_t kv_dtype);
+/// Whether it norms and turns the queries; else they have to be.
+bool turns_queries(const Attention& a, int32_t D, int32_t kv_dtype);
 /// Sequences that decode, for head sizes 32, 64, 128 in bfloat16; the others.
 int32_t attend_few(const Attention& a, int32_t D);
 int32_t attend_many(const Attention& a, int32_t D);

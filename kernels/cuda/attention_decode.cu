@@ -74,8 +74,8 @@ __device__ __forceinline__ void load_fresh(const Attention& a, const Room<D>& ro
     load_head<D>(x, a.v + from, nullptr, nullptr, 0);
   store_head<D>(room.fresh + (key ? 0 : D), x);
   if (unit.tile != 0) return;
-  const int64_t to = static_cast<int64_t>(a.cache_row(a.table(unit.s), rows.start, unit.h)) * D;
-  store_head<D>(static_cast<uint16_t*>(key ? a.k_cache : a.v_cache) + to, x);
+  const int32_t to = a.cache_row(a.table(unit.s), rows.start, unit.h);
+  if (to >= 0) store_head<D>(static_cast<uint16_t*>(key ? a.k_cache : a.v_cache) + static_cast<int64_t>(to) * D, x);
 }
 
 /// One row of a tile by its warp.

@@ -33,7 +33,9 @@ __global__ void plain(Attention a, int32_t D) {
     else
       return *p;
   };
-  const auto key_at = [&](int32_t position) { return static_cast<int64_t>(a.cache_row(table, position, h)) * D; };
+  const auto key_at = [&](int32_t position) {
+    return static_cast<int64_t>(max(a.cache_row(table, position, h), 0)) * D;
+  };
   float maximum = -INFINITY, sum = 0, values[kChannels] = {};
   for (int32_t first = 0; first < length; first += kWarp) {
     float score = -INFINITY;
