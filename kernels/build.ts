@@ -49,13 +49,13 @@ const gcc = [
   ...includes,
 ];
 const simtIncludes = [`-I${join(kernels, "simt")}`, `-I${join(kernels, "cuda")}`];
-// The hooks of -fsanitize=thread are the emulator's own (kernels/simt/access.cpp), so its library is not linked.
+// The hooks of the sanitizers are the emulator's own (kernels/simt/access.cpp), so their libraries are not linked.
 const emulated = [
   "-x",
   "c++",
   "-include",
   join(kernels, "simt", "simt.h"),
-  "-fsanitize=thread",
+  "-fsanitize=thread,alignment",
   "-Wno-unknown-pragmas",
 ];
 const simt = [...gcc, "-O2", "-ftls-model=initial-exec", ...simtIncludes];

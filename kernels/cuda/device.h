@@ -35,7 +35,7 @@ int32_t complained(const char* op);
 
 #if defined(GRAFT_SIMT)
 #define GRAFT_LAUNCH(kernel, grid, block, shared_bytes, ...) \
-  (::graft::gpu::stream(), ::simt::launch_kernel(#kernel, kernel, grid, block, shared_bytes, __VA_ARGS__))
+  (::graft::gpu::stream(), ::simt::launch_kernel(#kernel, kernel, dim3(grid), dim3(block), shared_bytes, __VA_ARGS__))
 #else
 #define GRAFT_LAUNCH(kernel, grid, block, shared_bytes, ...)                                                     \
   do {                                                                                                           \
@@ -66,8 +66,9 @@ bool starts_early();
 cudaStream_t early_stream();
 
 #if defined(GRAFT_SIMT)
-#define GRAFT_LAUNCH_EARLY(kernel, grid, block, shared_bytes, ...) \
-  (::graft::gpu::starts_early(), ::simt::launch_kernel(#kernel, kernel, grid, block, shared_bytes, __VA_ARGS__))
+#define GRAFT_LAUNCH_EARLY(kernel, grid, block, shared_bytes, ...)                                           \
+  ::simt::launch_early(#kernel, ::graft::gpu::starts_early(), kernel, dim3(grid), dim3(block), shared_bytes, \
+                       __VA_ARGS__)
 #else
 /// Lets a kernel have all of a block's shared memory, and gives early kernels one and the same division of L1 and
 /// shared memory: a multiprocessor has to run empty before it changes it.
@@ -98,13 +99,17 @@ void launch_early(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_byt
 
 /// Waits until all that was launched before is done and seen.
 __device__ __forceinline__ void depend_wait() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+#if defined(GRAFT_SIMT)
+  simt::grid_wait();
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
 /// Lets the next kernel start, as far as this block is concerned.
 __device__ __forceinline__ void depend_launch() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+#if defined(GRAFT_SIMT)
+  simt::grid_release();
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
 }

@@ -4,16 +4,11 @@
 #include <cstring>
 
 #include "device.h"
-#if defined(GRAFT_SIMT)
-#include "block.h"
-#endif
 
 namespace graft::gpu {
 namespace {
 
-#if !defined(GRAFT_SIMT)
 cudaStream_t the_stream = nullptr;
-#endif
 Report* the_report = nullptr;
 /// Whether early launches are possible and wanted, and whether the last thing in the stream was one.
 bool early_allowed = false, behind_early = false;
@@ -53,38 +48,13 @@ int32_t complained(const char* op) {
   return fail(GRAFT_INVALID, "%s: %s", op, text);
 }
 
-#if defined(GRAFT_SIMT)
-
-cudaStream_t stream() {
-  behind_early = false;
-  return nullptr;
-}
-cudaStream_t early_stream() { return nullptr; }
-
-int32_t open() {
-  early_allowed = wants_early();
-  if (the_report == nullptr && cudaMalloc(reinterpret_cast<void**>(&the_report), sizeof(Report)) != cudaSuccess)
-    return fail(GRAFT_OUT_OF_MEMORY, "no memory for the device's reports");
-  *the_report = {};
-  return GRAFT_OK;
-}
-
-int32_t launched(const char* op) {
-  const std::string fault = simt::take_fault();
-  if (!fault.empty()) return fail(GRAFT_DEVICE, "%s: %s", op, fault.c_str());
-  return complained(op);
-}
-
-int32_t wait(const char* op) { return launched(op); }
-
-#else
-
 cudaStream_t stream() {
   behind_early = false;
   return the_stream;
 }
 cudaStream_t early_stream() { return the_stream; }
 
+#if !defined(GRAFT_SIMT)
 bool prepare_early(const void* kernel) {
   int device = 0, most = 0;
   cudaFuncAttributes attributes;
@@ -96,6 +66,7 @@ bool prepare_early(const void* kernel) {
          cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared) ==
              cudaSuccess;
 }
+#endif
 
 int32_t open() {
   if (the_stream != nullptr) return GRAFT_OK;
@@ -113,8 +84,12 @@ int32_t open() {
 
 int32_t launched(const char* op) {
   const cudaError_t error = cudaGetLastError();
-  if (error == cudaSuccess) return GRAFT_OK;
-  return fail(GRAFT_DEVICE, "%s: %s", op, cudaGetErrorString(error));
+  if (error != cudaSuccess) return fail(GRAFT_DEVICE, "%s: %s", op, cudaGetErrorString(error));
+#if defined(GRAFT_SIMT)
+  return complained(op);  // it has ended already
+#else
+  return GRAFT_OK;
+#endif
 }
 
 int32_t wait(const char* op) {
@@ -122,7 +97,5 @@ int32_t wait(const char* op) {
   if (error != cudaSuccess) return fail(GRAFT_DEVICE, "%s: %s", op, cudaGetErrorString(error));
   return complained(op);
 }
-
-#endif
 
 }  // namespace graft::gpu

@@ -97,23 +97,9 @@ extern "C" void* graft_alloc(uint64_t bytes) {
 
 extern "C" void graft_free(void* p) {
   if (p == nullptr) return;
-#if !defined(GRAFT_SIMT)
   cudaStreamSynchronize(stream());
-#endif
   cudaFree(p);
 }
-
-#if defined(GRAFT_SIMT)
-
-extern "C" void* graft_host_alloc(uint64_t bytes) {
-  if (bytes > kLargest) return refuse(bytes);
-  void* p = std::aligned_alloc(64, (bytes + 64) / 64 * 64);
-  if (p == nullptr) return refuse(bytes);
-  return std::memset(p, 0, bytes);
-}
-extern "C" void graft_host_free(void* p) { std::free(p); }
-
-#else
 
 extern "C" void* graft_host_alloc(uint64_t bytes) {
   if (bytes > kLargest) return refuse(bytes);
@@ -126,8 +112,6 @@ extern "C" void* graft_host_alloc(uint64_t bytes) {
 }
 extern "C" void graft_host_free(void* p) { cudaFreeHost(p); }
 
-#endif
-
 namespace {
 
 int32_t copied(cudaError_t error, const char* what, uint64_t bytes) {
@@ -136,7 +120,6 @@ int32_t copied(cudaError_t error, const char* what, uint64_t bytes) {
                      cudaGetErrorString(error));
 }
 
-#if !defined(GRAFT_SIMT)
 /// The caller may change its bytes as soon as an upload returns: they wait here until the device has taken them.
 struct Ring {
   static constexpr uint64_t kBytes = uint64_t{32} << 20;
@@ -157,7 +140,6 @@ struct Ring {
   }
 };
 Ring ring;
-#endif
 
 }  // namespace
 
@@ -171,9 +153,6 @@ extern "C" int32_t graft_upload(void* dst, const void* src_host, uint64_t bytes)
   GRAFT_CHECK(bytes == 0 || (dst && src_host), "Cannot upload %llu bytes: a pointer is null",
               (unsigned long long)bytes);
   GRAFT_CHECK(!recording(), "Cannot upload %llu bytes while recording", (unsigned long long)bytes);
-#if defined(GRAFT_SIMT)
-  return copied(cudaMemcpyAsync(dst, src_host, bytes, cudaMemcpyHostToDevice, stream()), "upload", bytes);
-#else
   for (uint64_t at = 0; at < bytes; at += Ring::kBytes) {
     const uint64_t part = bytes - at < Ring::kBytes ? bytes - at : Ring::kBytes;
     unsigned char* staged = ring.take(part);
@@ -184,7 +163,6 @@ extern "C" int32_t graft_upload(void* dst, const void* src_host, uint64_t bytes)
     GRAFT_TRY(copied(error, "upload", part));
   }
   return GRAFT_OK;
-#endif
 }
 
 extern "C" int32_t graft_download(void* dst_host, const void* src, uint64_t bytes) {

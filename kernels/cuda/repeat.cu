@@ -39,11 +39,6 @@ __global__ void put(int32_t* table, const int32_t* entries, int32_t n, int32_t s
     table[place] = entries[2 * i + 1];
 }
 
-#if defined(GRAFT_SIMT)
-cudaError_t fetch(void* dst_host, const void* src, uint64_t bytes) {
-  return cudaMemcpyAsync(dst_host, src, bytes, cudaMemcpyDeviceToHost, stream());
-}
-#else
 __global__ void store(uint32_t* host, const uint32_t* words, uint64_t n) {
   for_each(n, [&](uint64_t i) { host[i] = words[i]; });
 }
@@ -53,7 +48,6 @@ cudaError_t fetch(void* dst_host, const void* src, uint64_t bytes) {
                static_cast<const uint32_t*>(src), bytes / 4);
   return cudaGetLastError();
 }
-#endif
 
 }  // namespace
 

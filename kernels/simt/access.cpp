@@ -1,13 +1,11 @@
 // Looks at every memory access of a kernel. The .cu files are compiled with -fsanitize=thread, which puts a call in
 // front of each load and store; the callees are here, not in the sanitizer's library. Memory that a thread may touch:
-// its own stack, the block's shared memory, device allocations, the launch's parameters, constants of this library. A
-// race: two threads touch a byte of shared memory, one of them writing, with no barrier that both passed in between.
+// its own stack, the block's shared memory, device allocations (global.cpp), the launch's parameters, constants of this
+// library. A race: two threads touch a byte of shared memory, one of them writing, with no barrier that both passed in
+// between.
 #include <link.h>
 
-#include <atomic>
-#include <map>
-#include <mutex>
-#include <utility>
+#include <cstdint>
 
 #include "block.h"
 #include "memory.h"
@@ -34,17 +32,6 @@ struct Range {
   uintptr_t begin = 0, end = 0;
   bool holds(uintptr_t p, size_t bytes) const { return p >= begin && p + bytes <= end; }
 };
-std::mutex mutex;
-std::map<uintptr_t, uintptr_t> allocations;  // begin -> end
-std::atomic<uint64_t> generation{1};
-/// The allocations touched last.
-struct Hits {
-  static constexpr size_t kCount = 8;
-  Range ranges[kCount];
-  size_t next = 0;
-  uint64_t generation = 0;
-};
-thread_local Hits hits;
 
 /// The loaded segments of this library: string literals, tables.
 const std::vector<Range>& own_segments() {
@@ -68,23 +55,6 @@ const std::vector<Range>& own_segments() {
     return found;
   }();
   return segments;
-}
-
-bool in_allocation(uintptr_t p, size_t bytes) {
-  if (hits.generation == generation.load(std::memory_order_relaxed)) {
-    for (const Range& range : hits.ranges)
-      if (range.holds(p, bytes)) return true;
-  } else {
-    hits = {};
-  }
-  std::lock_guard lock(mutex);
-  hits.generation = generation.load(std::memory_order_relaxed);
-  auto next = allocations.upper_bound(p);
-  if (next == allocations.begin()) return false;
-  --next;
-  if (p + bytes > next->second) return false;
-  hits.ranges[hits.next++ % Hits::kCount] = {next->first, next->second};
-  return true;
 }
 
 /// Whether `touch` may have happened at the same time as an access of the running thread.
@@ -130,22 +100,6 @@ void check_shared(size_t at, size_t bytes, bool write) {
 
 }  // namespace
 
-void add_allocation(void* p, size_t bytes) {
-  std::lock_guard lock(mutex);
-  allocations[reinterpret_cast<uintptr_t>(p)] = reinterpret_cast<uintptr_t>(p) + bytes;
-  generation++;
-}
-
-size_t remove_allocation(void* p) {
-  std::lock_guard lock(mutex);
-  generation++;
-  const auto found = allocations.find(reinterpret_cast<uintptr_t>(p));
-  if (found == allocations.end()) return 0;
-  const size_t bytes = found->second - found->first;
-  allocations.erase(found);
-  return bytes;
-}
-
 void check_access(const void* pointer, size_t bytes, bool write) {
   const Block& block = *running;
   const auto p = reinterpret_cast<uintptr_t>(pointer);
@@ -153,7 +107,7 @@ void check_access(const void* pointer, size_t bytes, bool write) {
   if (p - stack < kStackBytes) return;
   const auto shared = reinterpret_cast<uintptr_t>(block.shared);
   if (p - shared < kSharedRoom) return check_shared(p - shared, bytes, write);
-  if (in_allocation(p, bytes)) return;
+  if (check_global(p, bytes, write)) return;
   if (!write) {
     if (pointer >= block.params && pointer < block.params_end) return;
     for (const Range& range : own_segments())
@@ -197,3 +151,16 @@ extern "C" void __tsan_func_entry(void*) {}
 extern "C" void __tsan_func_exit() {}
 extern "C" void __tsan_vptr_update(void**, void*) {}
 extern "C" void __tsan_vptr_read(void**) {}
+
+// ---- what -fsanitize=alignment calls ----
+struct TypeMismatch {
+  const char* file;
+  uint32_t line, column;
+  const void* type;
+  unsigned char log_alignment, kind;
+};
+extern "C" void __ubsan_handle_type_mismatch_v1(TypeMismatch* what, void* p) {
+  const unsigned alignment = 1u << what->log_alignment;
+  if (simt::running == nullptr || reinterpret_cast<uintptr_t>(p) % alignment == 0) return;
+  simt::fault("%s:%u uses address %p, which is no multiple of %u", what->file, what->line, p, alignment);
+}

@@ -9,8 +9,6 @@
 #include <cstdlib>
 #include <utility>
 
-#include "loss.h"
-
 // switch_stack(save, load): keeps the caller's registers and stack pointer in *save and goes on at `load`.
 asm(R"(
 .text
@@ -41,8 +39,6 @@ thread_local Block* running = nullptr;
 
 namespace {
 
-thread_local std::string last_fault;
-
 void yield() {
   Fiber& fiber = *running->current;
   simt_switch_stack(&fiber.stack_pointer, running->scheduler);
@@ -51,8 +47,8 @@ void yield() {
 void release_block(Block& block) {
   block.epoch++;
   block.arrived = 0;
-  for (Fiber& fiber : block.fibers)
-    if (fiber.wait == Wait::block) fiber.wait = Wait::none;
+  for (unsigned t = 0; t < block.threads; t++)
+    if (block.fibers[t].wait == Wait::block) block.fibers[t].wait = Wait::none;
 }
 
 [[noreturn]] void leave() {
@@ -83,25 +79,32 @@ void prepare(Fiber& fiber) {
   fiber.stack_pointer = top;
 }
 
+}  // namespace
+
 void run_block(Block& block) {
-  const unsigned threads = block.size.x * block.size.y * block.size.z;
-  block.live = threads;
+  block.live = block.threads;
   block.arrived = 0;
   for (Warp& warp : block.warps) {
     warp.arrived = 0;
     warp.live = kLanes;
+    warp.first_epoch = warp.epoch;
   }
-  for (Fiber& fiber : block.fibers) {
+  for (unsigned t = 0; t < block.threads; t++) {
+    Fiber& fiber = block.fibers[t];
     fiber.wait = Wait::none;
-    fiber.group = 0;
+    fiber.group = fiber.fences = fiber.published_fences = 0;
+    fiber.fenced_at = 0;
+    fiber.used_atomic = fiber.waited = false;
     fiber.copies.clear();
     prepare(fiber);
   }
   std::memset(block.shared, 0xff, block.shared_bytes);  // NaN: shared memory begins with anything
-  block.epoch++;
+  block.first_epoch = ++block.epoch;
+  block.atomic_at = block.fenced_at = block.published_at = block.waited_at = 0;
   while (block.live > 0 && block.fault.empty()) {
     bool progress = false;
-    for (Fiber& fiber : block.fibers) {
+    for (unsigned t = 0; t < block.threads; t++) {
+      Fiber& fiber = block.fibers[t];
       if (fiber.wait != Wait::none) continue;
       progress = true;
       block.current = &fiber;
@@ -127,8 +130,6 @@ Block& resources(unsigned threads) {
   return block;
 }
 
-}  // namespace
-
 void fault(const char* format, ...) {
   char text[400];
   va_list args;
@@ -142,12 +143,6 @@ void fault(const char* format, ...) {
            t.z);
   block.fault = std::string(place) + text;
   leave();
-}
-
-std::string take_fault() {
-  std::string text;
-  text.swap(last_fault);
-  return text.empty() && lost() ? cudaGetErrorString(cudaErrorLaunchFailure) : text;
 }
 
 dim3 thread_index() { return running->current->index; }
@@ -224,47 +219,6 @@ void copy_wait(unsigned groups_left) {
       std::memcpy(copy.to, copy.from, copy.bytes);
   }
   copies.erase(copies.begin(), copies.begin() + done);
-}
-
-void launch(const char* kernel, dim3 grid, dim3 size, size_t shared_bytes, void (*body)(void*), void* argument,
-            const void* params, size_t bytes) {
-  const unsigned threads = size.x * size.y * size.z;
-  const auto refuse = [&](const char* why) { last_fault = std::string(kernel) + ": " + why; };
-  if (!survives_launch()) return;
-  if (threads == 0 || threads > 1024 || threads % kLanes)
-    return refuse("a block needs 32 to 1024 threads, whole warps");
-  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return refuse("the grid is empty");
-  if (grid.y > 65535 || grid.z > 65535) return refuse("the grid has more than 65535 blocks in y or z");
-  if (shared_bytes > kSharedBytes) return refuse("more shared memory than a block may have");
-  Block& block = resources(threads);
-  Block* outer = running;
-  if (outer != nullptr) return refuse("a kernel cannot launch another");
-  std::vector<Fiber> spare(std::make_move_iterator(block.fibers.begin() + threads),
-                           std::make_move_iterator(block.fibers.end()));
-  block.fibers.resize(threads);
-  block.warps.resize(threads / kLanes);
-  block.kernel = kernel;
-  block.grid = grid;
-  block.size = size;
-  block.shared_bytes = shared_bytes;
-  block.body = body;
-  block.argument = argument;
-  block.params = static_cast<const unsigned char*>(params);
-  block.params_end = block.params + bytes;
-  block.fault.clear();
-  for (unsigned t = 0; t < threads; t++) {
-    Fiber& fiber = block.fibers[t];
-    fiber.thread = t;
-    fiber.warp = t / kLanes;
-    fiber.index = dim3(t % size.x, t / size.x % size.y, t / (size.x * size.y));
-  }
-  running = &block;
-  for (block.index.z = 0; block.index.z < grid.z && block.fault.empty(); block.index.z++)
-    for (block.index.y = 0; block.index.y < grid.y && block.fault.empty(); block.index.y++)
-      for (block.index.x = 0; block.index.x < grid.x && block.fault.empty(); block.index.x++) run_block(block);
-  running = nullptr;
-  if (!block.fault.empty() && last_fault.empty()) last_fault = block.fault;
-  std::move(spare.begin(), spare.end(), std::back_inserter(block.fibers));
 }
 
 }  // namespace simt

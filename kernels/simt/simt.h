@@ -6,7 +6,6 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <functional>
 #include <tuple>
 #include <type_traits>
 
@@ -73,10 +72,26 @@ void copy_wait(unsigned groups_left);
 void mma_bf16(float d[4], const uint32_t a[4], const uint32_t b[2]);
 void load_matrix_x4(uint32_t r[4], const void* row, bool transposed);
 
+// ---- what blocks and launches say to one another ----
+void fence();                                   // __threadfence
+void note_atomic(const void* p, size_t bytes);  // before an atomic on p
+/// Before it, a kernel that was launched early touches nothing that kernels before it write, and writes nothing.
+void grid_wait();     // griddepcontrol.wait
+void grid_release();  // griddepcontrol.launch_dependents
+
 // ---- launching ----
-/// Runs body(argument) for every thread of every block. [params, params + bytes) may be read by the threads.
-void launch(const char* kernel, dim3 grid, dim3 block, size_t shared_bytes, void (*body)(void*), void* argument,
-            const void* params, size_t bytes);
+/// body(argument) for every thread of every block, where `argument` is a copy of these bytes that the threads may read.
+struct Launch {
+  const char* kernel;
+  dim3 grid, block;
+  size_t shared_bytes;
+  /// Made to begin before the kernels before it have ended, and whether this launch may.
+  bool early, overlaps;
+  void (*body)(void*);
+  const void* argument;
+  size_t bytes;
+};
+void launch(const Launch& launch);
 
 template <class... P>
 struct Call {
@@ -88,18 +103,20 @@ struct Call {
   }
 };
 
-/// Whether work is being recorded: then it is kept with record() and done when it is replayed.
-bool recording();
-void record(std::function<void()> work);
-
 template <class... P, class... A>
-void launch_kernel(const char* name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, A... args) {
-  Call<P...> call{kernel, std::tuple<P...>(static_cast<P>(args)...)};
-  if (recording()) {
-    record([=]() mutable { launch(name, grid, block, shared_bytes, &Call<P...>::run, &call, &call, sizeof call); });
-    return;
-  }
-  launch(name, grid, block, shared_bytes, &Call<P...>::run, &call, &call, sizeof call);
+void launch_any(const char* name, bool early, bool overlaps, void (*kernel)(P...), dim3 grid, dim3 block,
+                size_t shared_bytes, A... args) {
+  const Call<P...> call{kernel, std::tuple<P...>(static_cast<P>(args)...)};
+  static_assert(alignof(Call<P...>) <= 16);
+  launch({name, grid, block, shared_bytes, early, overlaps, &Call<P...>::run, &call, sizeof call});
+}
+template <class K, class... A>
+void launch_kernel(const char* name, K kernel, A... args) {
+  launch_any(name, false, false, kernel, args...);
+}
+template <class K, class... A>
+void launch_early(const char* name, bool overlaps, K kernel, A... args) {
+  launch_any(name, true, overlaps, kernel, args...);
 }
 
 template <class T>
@@ -120,7 +137,8 @@ SIMT_NATIVE T shuffle(unsigned mask, T value, unsigned from) {
 
 inline void __syncthreads() { simt::barrier(); }
 inline void __syncwarp(unsigned = 0xffffffffu) { simt::warp_barrier(); }
-inline void __threadfence() {}
+inline void __threadfence() { simt::fence(); }
+inline void __threadfence_block() {}
 
 template <class T>
 T __shfl_sync(unsigned mask, T value, int from, int width = 32) {
@@ -153,19 +171,30 @@ SIMT_NATIVE inline unsigned __ballot_sync(unsigned mask, int predicate) {
 inline int __any_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) != 0; }
 inline int __all_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) == 0xffffffffu; }
 
-// Threads are fibers of one system thread, so a plain update is atomic; it counts as no access of its own.
+// Threads are fibers of one system thread, so a plain update is atomic.
+#define SIMT_ATOMIC(name, update)                           \
+  template <class T>                                        \
+  SIMT_NATIVE T name(T* p, std::type_identity_t<T> value) { \
+    simt::note_atomic(p, sizeof(T));                        \
+    const T old = *p;                                       \
+    *p = update;                                            \
+    return old;                                             \
+  }
+SIMT_ATOMIC(atomicAdd, old + value)
+SIMT_ATOMIC(atomicExch, value)
+SIMT_ATOMIC(atomicMax, std::max(old, value))
+SIMT_ATOMIC(atomicMin, std::min(old, value))
+SIMT_ATOMIC(atomicOr, old | value)
+SIMT_ATOMIC(atomicAnd, old& value)
+SIMT_ATOMIC(atomicInc, old >= value ? 0 : old + 1)
+#undef SIMT_ATOMIC
 template <class T>
-SIMT_NATIVE T atomicAdd(T* p, T value) {
+SIMT_NATIVE T atomicCAS(T* p, std::type_identity_t<T> compare, std::type_identity_t<T> value) {
+  simt::note_atomic(p, sizeof(T));
   const T old = *p;
-  *p = old + value;
-  return old;
-}
-SIMT_NATIVE inline int atomicCAS(int* p, int compare, int value) {
-  const int old = *p;
   if (old == compare) *p = value;
   return old;
 }
-SIMT_NATIVE inline unsigned atomicAdd(unsigned* p, int value) { return atomicAdd(p, unsigned(value)); }
 
 inline float __uint_as_float(uint32_t x) { return __builtin_bit_cast(float, x); }
 inline uint32_t __float_as_uint(float x) { return __builtin_bit_cast(uint32_t, x); }
@@ -182,34 +211,21 @@ template <class T>
 T __ldg(const T* p) {
   return *p;
 }
+template <class T>
+T __ldcg(const T* p) {
+  return *p;
+}
+template <class T>
+T __ldcs(const T* p) {
+  return *p;
+}
+template <class T>
+void __stcg(T* p, std::type_identity_t<T> value) {
+  *p = value;
+}
+template <class T>
+void __stcs(T* p, std::type_identity_t<T> value) {
+  *p = value;
+}
 
-// ---- the host side of the runtime ----
-using cudaError_t = int;
-using cudaStream_t = struct CUstream_st*;
-using cudaGraph_t = struct CUgraph_st*;
-using cudaGraphExec_t = struct CUgraphExec_st*;
-using cudaEvent_t = struct CUevent_st*;
-constexpr cudaError_t cudaSuccess = 0, cudaErrorMemoryAllocation = 2, cudaErrorLaunchFailure = 719,
-                      cudaErrorStreamCaptureUnsupported = 900;
-enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
-constexpr unsigned cudaEventDisableTiming = 2;
-enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDeviceToDevice = 3 };
-
-cudaError_t cudaMalloc(void** p, size_t bytes);
-cudaError_t cudaFree(void* p);
-cudaError_t cudaMemGetInfo(size_t* unused, size_t* total);
-cudaError_t cudaMemcpyAsync(void* dst, const void* src, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream);
-cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t stream);
-cudaError_t cudaStreamSynchronize(cudaStream_t stream);
-cudaError_t cudaGetLastError();
-cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
-cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph);
-cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long flags);
-cudaError_t cudaGraphUpload(cudaGraphExec_t exec, cudaStream_t stream);
-cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream);
-cudaError_t cudaGraphDestroy(cudaGraph_t graph);
-cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags);
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
-cudaError_t cudaEventSynchronize(cudaEvent_t event);
-const char* cudaGetErrorString(cudaError_t error);
+#include "host_api.h"

@@ -76,6 +76,7 @@ function pointwise(ops: Ops, N: number, C: number) {
     random(ops, [C], 3),
     random(ops, [C], 4),
   ];
+  const rows = [...new Set([N - 1, 0, Math.floor(N / 2)])];
   const y = outputs(ops, {
     rms: [N, C],
     gated: [N, C],
@@ -89,7 +90,7 @@ function pointwise(ops: Ops, N: number, C: number) {
     gate: [N, C],
     g: [N, C],
     beta: [N, C],
-    gathered: [3, C],
+    gathered: [rows.length, C],
     scattered: [N, C],
   });
   ops.rmsNorm(y.rms, x, w, 1e-6);
@@ -104,7 +105,8 @@ function pointwise(ops: Ops, N: number, C: number) {
   ops.axpy(y.axpy, x, 0.3);
   ops.glaGate(y.gate, x, 16);
   ops.gdnGate(y.g, y.beta, x, gate, w, b, 2);
-  const index = ops.fromArray([3], Int32Array.of(N - 1, 0, Math.floor(N / 2)));
+  // No row twice: which of two writes stays is not given.
+  const index = ops.fromArray([rows.length], Int32Array.from(rows));
   ops.gatherRows(y.gathered, x, index);
   ops.copy(y.scattered, gate);
   ops.scatterRows(y.scattered, y.gathered, index);
