@@ -13,6 +13,7 @@ namespace simt {
 constexpr size_t kStackBytes = 96 << 10, kSharedBytes = 227 << 10, kSharedRoom = 256 << 10;
 constexpr size_t kPlainSharedBytes = 48 << 10;  // what a kernel may have without asking for more
 constexpr unsigned kMostThreads = 1024;
+constexpr unsigned kMostFences = 63;  // of a thread that are counted; a thread with more passes for fenced
 
 /// Copies that one commit closed off.
 struct AsyncCopy {

@@ -83,7 +83,7 @@ void check_blocks(const Writer& writer, const Block& block, const Fiber& fiber, 
   const auto found = block.published->find(writer.block);
   if (found == block.published->end())
     fault("%s what thread %u of another block wrote in this launch: the order of blocks is not given", verb, thread);
-  if (writer.barriers >= found->second.barriers && fences >= found->second.fences[thread])
+  if (writer.barriers >= found->second.barriers && fences >= found->second.fences[thread] && fences < kMostFences)
     fault("%s what thread %u of another block wrote with no __threadfence before its atomic", verb, thread);
   const bool asked = fiber.used_atomic || (block.atomic_at != 0 && block.atomic_at < block.epoch);
   if (!asked)
@@ -137,7 +137,7 @@ bool check_global(uintptr_t p, size_t bytes, bool write) {
   if (write) {
     if (before_wait) fault("writes device memory before it has waited for the kernel before it");
     *first_region = *last_region = block.number;
-    const unsigned fences = fiber.fences < 63 ? fiber.fences : 63;
+    const unsigned fences = std::min(fiber.fences, kMostFences);
     const uint32_t barriers = block.epoch - block.first_epoch;
     const Writer mine{block.number, uint16_t(barriers < 65535 ? barriers : 65535),
                       uint16_t(fiber.thread | fences << kThreadBits)};

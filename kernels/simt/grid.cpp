@@ -40,7 +40,7 @@ void publish(Block& block) {
   mine.barriers = block.published_at - block.first_epoch;
   mine.fences.resize(block.threads);
   for (unsigned t = 0; t < block.threads; t++)
-    mine.fences[t] = uint8_t(block.fibers[t].published_fences < 63 ? block.fibers[t].published_fences : 63);
+    mine.fences[t] = uint8_t(std::min(block.fibers[t].published_fences, kMostFences));
 }
 
 void run_blocks(Block& block) {
@@ -121,10 +121,13 @@ void fence() {
   Fiber& fiber = *block.current;
   const Warp& warp = block.warps[fiber.warp];
   block.fenced_at = block.epoch;
+  fiber.fences++;
+  fiber.fenced_at = block.epoch;
+  if (warp.epoch == warp.first_epoch) return;
   // What other lanes did before they met counts with it.
-  const bool together = warp.epoch != warp.first_epoch;
   Fiber* lanes = &block.fibers[fiber.warp * kLanes];
-  for (Fiber* lane = together ? lanes : &fiber; lane < (together ? lanes + kLanes : &fiber + 1); lane++) {
+  for (Fiber* lane = lanes; lane < lanes + kLanes; lane++) {
+    if (lane->fenced_at == block.epoch) continue;
     lane->fences++;
     lane->fenced_at = block.epoch;
   }
