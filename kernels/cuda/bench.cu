@@ -62,12 +62,6 @@ double seconds_of(Launch&& launch) {
   return milliseconds / 1000.0;
 }
 
-int multiprocessors() {
-  int count = 0;
-  cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, 0);
-  return count;
-}
-
 #else
 
 double refuse(const char* what) {
@@ -91,7 +85,7 @@ extern "C" double graft_bench_flops(int32_t, double) { return refuse("arithmetic
 
 extern "C" double graft_bench_read(const void* buffer, uint64_t bytes, int32_t repeats) {
   auto* sum = static_cast<uint32_t*>(workspace(sizeof(uint32_t)));
-  const dim3 grid(8 * multiprocessors());
+  const dim3 grid(8 * num_multiprocessors());
   double best = 0;
   for (int32_t i = 0; i < repeats && sum != nullptr; i++) {
     const double seconds = seconds_of(
@@ -105,7 +99,7 @@ extern "C" double graft_bench_flops(int32_t dtype, double seconds) {
   auto* out = static_cast<float*>(workspace(sizeof(float)));
   if (out == nullptr) return 0;
   constexpr int kBlockThreads = 256;
-  const dim3 grid(8 * multiprocessors());
+  const dim3 grid(8 * num_multiprocessors());
   // A warp's mma is 16 * 8 * 16 multiply-adds; a thread's fma is one.
   const double per_thread = double{kChains} * kSteps * 2 * (dtype == GRAFT_BF16 ? 16.0 * 8 * 16 / kWarp : 1);
   double spent = 0, best = 0;

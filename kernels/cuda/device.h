@@ -220,6 +220,15 @@ __device__ __forceinline__ void copy_async(void* shared, const void* global, boo
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(there ? 16 : 0) : "memory");
 #endif
 }
+/// 8 bytes, as copy_async().
+__device__ __forceinline__ void copy_async_8(void* shared, const void* global) {
+#if defined(GRAFT_SIMT)
+  simt::copy_async(shared, global, 8, false);
+#else
+  const uint32_t to = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(to), "l"(global) : "memory");
+#endif
+}
 __device__ __forceinline__ void copy_commit() {
 #if defined(GRAFT_SIMT)
   simt::copy_commit();

@@ -15,6 +15,9 @@ inline dim3 grid_for(uint64_t n) {
   return dim3(static_cast<unsigned>(wanted < 65'536 ? wanted : 65'536));
 }
 
+/// How many multiprocessors the device has.
+int32_t num_multiprocessors();
+
 /// Device memory for one op, valid until the next call; grows as needed, but not while recording. Null where there is
 /// none left. What a recording was given stays as long as there are recordings.
 void* workspace(uint64_t bytes);

@@ -3,7 +3,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "device.h"
+#include "host.h"
 
 namespace graft::gpu {
 namespace {
@@ -53,6 +53,16 @@ cudaStream_t stream() {
   return the_stream;
 }
 cudaStream_t early_stream() { return the_stream; }
+
+int32_t num_multiprocessors() {
+  static const int32_t count = [] {
+    int device = 0, found = 0;
+    cudaGetDevice(&device);
+    cudaDeviceGetAttribute(&found, cudaDevAttrMultiProcessorCount, device);
+    return found > 0 ? found : 1;
+  }();
+  return count;
+}
 
 #if !defined(GRAFT_SIMT)
 bool prepare_early(const void* kernel) {

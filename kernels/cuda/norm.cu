@@ -1,6 +1,7 @@
 // Normalisations of N rows of C: a block a row, or a warp a row where rows are short.
 #include "elements.h"
 #include "host.h"
+#include "row_norm.h"
 
 namespace graft::gpu {
 namespace {
@@ -50,9 +51,6 @@ __global__ void layer_norm(float* y, const float* x, const float* w, const float
   const float r = 1.0f / sqrtf(block_sum(squares, again) / static_cast<float>(C) + eps);
   for (int32_t c = threadIdx.x; c < C; c += blockDim.x) y[first + c] = fmaf((x[first + c] - mean) * r, w[c], b[c]);
 }
-
-/// Rows up to this length take one warp.
-constexpr int32_t kShortRow = 256;
 
 template <Norm Kind>
 int32_t run(const char* op, float* y, const float* x, const float* gate, const float* w, int32_t N, int32_t C,
