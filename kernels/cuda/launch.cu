@@ -10,6 +10,7 @@ namespace {
 
 cudaStream_t the_stream = nullptr;
 Report* the_report = nullptr;
+int multiprocessors_found = 1;
 /// Whether early launches are possible and wanted, and whether the last thing in the stream was one.
 bool early_allowed = false, behind_early = false;
 
@@ -54,15 +55,7 @@ cudaStream_t stream() {
 }
 cudaStream_t early_stream() { return the_stream; }
 
-int32_t num_multiprocessors() {
-  static const int32_t count = [] {
-    int device = 0, found = 0;
-    cudaGetDevice(&device);
-    cudaDeviceGetAttribute(&found, cudaDevAttrMultiProcessorCount, device);
-    return found > 0 ? found : 1;
-  }();
-  return count;
-}
+int32_t num_multiprocessors() { return multiprocessors_found; }
 
 #if !defined(GRAFT_SIMT)
 bool prepare_early(const void* kernel) {
@@ -83,6 +76,7 @@ int32_t open() {
   int device = 0, major = 0;
   cudaGetDevice(&device);
   cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  cudaDeviceGetAttribute(&multiprocessors_found, cudaDevAttrMultiProcessorCount, device);
   early_allowed = major >= 9 && wants_early();
   cudaError_t error = cudaStreamCreateWithFlags(&the_stream, cudaStreamNonBlocking);
   if (error == cudaSuccess)
