@@ -22,7 +22,7 @@ export class CheckpointError extends GraftError {
 
 /** A kernel refused its arguments or failed. */
 export class KernelError extends GraftError {
-  constructor(message: string, options?: ErrorOptions & { readonly code?: "device_lost" }) {
+  constructor(message: string, options?: ErrorOptions & { readonly code?: "device_lost" | "out_of_memory" }) {
     super(options?.code ?? "kernel_error", message, options);
   }
 }

@@ -18,7 +18,7 @@ import { writeFileAtomically } from "../store/files.ts";
 import { defineCommand } from "./command.ts";
 import { DATA_DIR_FLAG, type Flags, JSON_FLAG, type ParsedArgs, UsageError } from "./config.ts";
 import { type OpenedModel, openModel } from "./eval_engine.ts";
-import { DTYPE_FLAG, KERNEL_FLAGS, kernelOptions, STATE_DTYPE_FLAG } from "./kernel_flags.ts";
+import { DTYPE_FLAG, KERNEL_FLAGS, kernelOptions, MEMORY_FRACTION_FLAG, STATE_DTYPE_FLAG } from "./kernel_flags.ts";
 import { type ModelArgument, resolveModel } from "./model_argument.ts";
 import { TerminalReporter } from "./progress.ts";
 import { formatTable } from "./table.ts";
@@ -43,6 +43,7 @@ const FLAGS = {
   generate: { type: "boolean", help: "completions: decode and compare texts instead of checking the greedy ids" },
   records: { type: "string", value: "FILE", help: "write what every document got, as JSONL" },
   dtype: DTYPE_FLAG,
+  "memory-fraction": MEMORY_FRACTION_FLAG,
   "state-dtype": STATE_DTYPE_FLAG,
   ...KERNEL_FLAGS,
   "data-dir": DATA_DIR_FLAG,
@@ -74,6 +75,7 @@ lm-evaluation-harness. The hybrid is a registered one (as graft search makes the
       const opened = await openModel(store, target, kernelOptions(flags), {
         stateDtype: flags["state-dtype"],
         ...(flags.dtype === undefined ? {} : { weightDtype: flags.dtype }),
+        ...(flags["memory-fraction"] === undefined ? {} : { memoryFraction: flags["memory-fraction"] }),
       });
       try {
         await run(store, target, opened, flags);

@@ -7,6 +7,7 @@ import type { LinearPool, LoadedModel } from "../../models/model.ts";
 import { loadPool } from "../../models/pool.ts";
 import { createEngine } from "../engine/create.ts";
 import { typesFor } from "../engine/default_types.ts";
+import { deviceAtStart } from "../engine/device_room.ts";
 import type { Engine } from "../engine/engine.ts";
 import type { EngineOptions, EngineWorkerOptions } from "../engine/types.ts";
 import { RequestError } from "../errors.ts";
@@ -35,15 +36,21 @@ export async function openModel(
   store: Store,
   target: ModelArgument,
   kernels: LibraryOptions,
-  options: EngineOptions & Pick<EngineWorkerOptions, "weightDtype"> = {},
+  options: EngineOptions & Pick<EngineWorkerOptions, "weightDtype" | "memoryFraction"> = {},
 ): Promise<OpenedModel> {
   const ops = await Ops.load(kernels);
+  const start = deviceAtStart(ops, options.memoryFraction);
   const types = typesFor(ops, options);
   const dtype = types.weights === undefined ? {} : { dtype: types.weights };
   const model = loadModel(ops, target.path, dtype);
   registerModel(store, target, { ...model.config, identity: model.identity });
   const tokenizer = Tokenizer.load(target.path);
-  const engine = createEngine(ops, model, { ...options, kvDtype: types.kv, prefillInterference: 0 });
+  const engine = createEngine(
+    ops,
+    model,
+    { ...options, kvDtype: types.kv, prefillInterference: 0 },
+    { deviceAtStart: start },
+  );
   const pools = new Map<Variant, LinearPool>();
   return {
     model,

@@ -30,6 +30,15 @@ export const DTYPE_FLAG = {
   help: "weights in memory (default: as in the checkpoint; on a CUDA device bf16)",
 } as const;
 
+/** Flag of every command whose engine may lie on a device. */
+export const MEMORY_FRACTION_FLAG = {
+  type: "number",
+  min: 0.01,
+  max: 1,
+  value: "PART",
+  help: "part of a CUDA device's free memory to use, weights included (default 0.9)",
+} as const;
+
 /** Flag of every command whose engine serves linear layers. */
 export const STATE_DTYPE_FLAG = {
   type: "string",

@@ -19,7 +19,7 @@ import { Store } from "../store/database.ts";
 import { defineCommand } from "./command.ts";
 import { DATA_DIR_FLAG, type Flags, JOB_FLAG, JSON_FLAG, type ParsedArgs, UsageError } from "./config.ts";
 import { type OpenedModel, openModel } from "./eval_engine.ts";
-import { DTYPE_FLAG, KERNEL_FLAGS, kernelOptions } from "./kernel_flags.ts";
+import { DTYPE_FLAG, KERNEL_FLAGS, kernelOptions, MEMORY_FRACTION_FLAG } from "./kernel_flags.ts";
 import { type ModelArgument, resolveModel } from "./model_argument.ts";
 import { checkedHybridName } from "./names.ts";
 import { runReported, type WorkContext } from "./reported.ts";
@@ -52,6 +52,7 @@ const FLAGS = {
   },
   generate: { type: "boolean", help: "completions: decode and compare texts instead of checking the greedy ids" },
   dtype: DTYPE_FLAG,
+  "memory-fraction": MEMORY_FRACTION_FLAG,
   ...KERNEL_FLAGS,
   "data-dir": DATA_DIR_FLAG,
   json: JSON_FLAG,
@@ -82,10 +83,11 @@ the best-scoring one. An interrupted search is gone on with by the same command 
     const model = positionals[0]!;
     const documents = sha256OfFile(task);
     const pools = poolVersions(flags, model);
-    const paths = { model: resolve(model), task: resolve(task), job: undefined, "lib-dir": undefined };
+    const paths = { model: resolve(model), task: resolve(task), job: undefined };
+    const unimportant = { "lib-dir": undefined, "memory-fraction": undefined };
     // A search is not gone on with on another device than the one that was named.
     const device = flags.device === "cuda" ? "cuda" : undefined;
-    const identity = { ...flags, ...paths, device, documents, pools };
+    const identity = { ...flags, ...paths, ...unimportant, device, documents, pools };
     const report = await runReported(
       {
         kind: "search",
@@ -133,12 +135,10 @@ async function run(
 ): Promise<SearchReport> {
   const { store } = context;
   const target = resolveModel(store, argument);
-  const opened = await openModel(
-    store,
-    target,
-    kernelOptions(flags),
-    flags.dtype === undefined ? {} : { weightDtype: flags.dtype },
-  );
+  const opened = await openModel(store, target, kernelOptions(flags), {
+    ...(flags.dtype === undefined ? {} : { weightDtype: flags.dtype }),
+    ...(flags["memory-fraction"] === undefined ? {} : { memoryFraction: flags["memory-fraction"] }),
+  });
   try {
     const task = opened.prepare(taskFile, flags.bos);
     const reportTask = flags.report === undefined ? null : opened.prepare(flags.report, flags.bos);

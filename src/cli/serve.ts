@@ -1,15 +1,23 @@
 // graft serve: flags in, a running server and its start line out, signals until the end. The server is src/server.
 
 import { cpus } from "node:os";
-import type { EngineWorkerOptions } from "../engine/types.ts";
-import { supportedIsas } from "../ops/library.ts";
+import type { DeviceMemoryInfo, EngineWorkerOptions } from "../engine/types.ts";
+import { driverObstacle } from "../ops/device_probe.ts";
 import { isOriginSetting } from "../server/cors.ts";
 import { createLog, LOG_FORMATS, LOG_LEVELS, type Log } from "../server/log.ts";
 import { type RunningServer, startServer } from "../server/start.ts";
 import { Store } from "../store/database.ts";
 import { defineCommand } from "./command.ts";
 import { DATA_DIR_FLAG, type Flags, JSON_FLAG, UsageError } from "./config.ts";
-import { DTYPE_FLAG, KERNEL_FLAGS, kernelOptions, kernelUse, kernelWords, STATE_DTYPE_FLAG } from "./kernel_flags.ts";
+import {
+  DTYPE_FLAG,
+  KERNEL_FLAGS,
+  kernelOptions,
+  kernelUse,
+  kernelWords,
+  MEMORY_FRACTION_FLAG,
+  STATE_DTYPE_FLAG,
+} from "./kernel_flags.ts";
 import { type ModelArgument, resolveModel } from "./model_argument.ts";
 import { formatBytes, painter } from "./terminal.ts";
 import { VERSION } from "./version.ts";
@@ -25,6 +33,7 @@ export const ENGINE_FLAGS = {
     value: "TOKENS",
     help: "longest context (default: the model's)",
   },
+  "memory-fraction": MEMORY_FRACTION_FLAG,
   "kv-memory": { type: "bytes", min: 1, value: "SIZE", help: "memory of the KV pages (default: by machine)" },
   "state-memory": {
     type: "bytes",
@@ -166,6 +175,7 @@ export function engineOptions(model: ModelArgument, given: Flags<typeof ENGINE_F
     ...kernelOptions(given),
     stateDtype: given["state-dtype"],
     ...(given["kv-dtype"] === undefined ? {} : { kvDtype: given["kv-dtype"] }),
+    ...(given["memory-fraction"] === undefined ? {} : { memoryFraction: given["memory-fraction"] }),
     ...(given.dtype === undefined ? {} : { weightDtype: given.dtype }),
     keepAliveSeconds: given["keep-alive"],
     ...(given["pool-memory"] === undefined ? {} : { poolBytes: given["pool-memory"] }),
@@ -229,6 +239,9 @@ docs/operation.md tells the rest: keys, limits, health, metrics, logs.`,
         version: VERSION,
         log,
       });
+      const passedOver = server.context.engine.info.device.passedOver;
+      // Where there is no driver nobody expects a device.
+      if (passedOver !== null && driverObstacle() === null) log(`the processor computes: ${passedOver}`, "warn");
       const line = await startLine(server, flags);
       // Whoever reads the line may send a signal at once.
       const stopped = untilStopped(server, flags["drain-seconds"] * 1000, log, flags["exit-when-dead"]);
@@ -280,21 +293,31 @@ function aliases(given: Flags<typeof flags>, backbone: string): Record<string, s
 async function startLine(server: RunningServer, given: Flags<typeof flags>): Promise<string> {
   const { engine, hybrids } = server.context;
   const stats = await engine.stats();
+  const { device, memory } = engine.info;
+  const processor = cpus()[0]?.model.trim() ?? "CPU";
   const plan = {
     url: server.url,
     model: hybrids.backbone,
     names: hybrids.names().map((served) => served.id),
-    device: `${cpus()[0]?.model.trim() ?? "CPU"} (${given.isa === "auto" ? supportedIsas().at(-1) : given.isa})`,
-    threads: given.threads ?? cpus().length,
+    device: device.kind === "cuda" ? `${device.name} (cuda, ${device.isa})` : `${processor} (${device.isa})`,
+    threads: device.threads,
     weight_bytes: stats.weightBytes,
     kv_bytes: stats.kvBytesTotal,
     state_bytes: stats.stateBytesTotal,
     max_context: engine.info.maxContext,
+    ...(memory === undefined ? {} : { device_memory: memory }),
   };
   if (given.json) return JSON.stringify(plan);
-  const memory = `weights ${formatBytes(plan.weight_bytes)}, KV ${formatBytes(plan.kv_bytes)}, states ${formatBytes(plan.state_bytes)}`;
+  const sizes = `weights ${formatBytes(plan.weight_bytes)}, KV ${formatBytes(plan.kv_bytes)}, states ${formatBytes(plan.state_bytes)}${memory === undefined ? "" : planned(memory)}`;
+  const threads = device.kind === "cuda" ? "" : `, ${plan.threads} threads`;
   const url = painter(process.stdout)("bold", plan.url);
-  return `graft ${VERSION} serves ${plan.model} on ${plan.device}, ${plan.threads} threads; ${memory}; ${url}`;
+  return `graft ${VERSION} serves ${plan.model} on ${plan.device}${threads}; ${sizes}; ${url}`;
+}
+
+/** What else a device's memory is kept for. */
+function planned({ poolBytes, workspaceBytes, fraction, freeBytes }: DeviceMemoryInfo): string {
+  const of = `${Math.round(100 * fraction)}% of ${formatBytes(freeBytes)} free`;
+  return `, counterparts ${formatBytes(poolBytes)}, workspace ${formatBytes(workspaceBytes)} (${of})`;
 }
 
 /** How often a server that ends with its engine looks whether that is so. */

@@ -1,22 +1,22 @@
 // Plans an engine for a loaded model: limits, pool sizes, device memory. The one place where defaults are decided.
 import { totalmem } from "node:os";
 import type { TokenMixer } from "../../models/attention/mixer.ts";
+import type { ModelConfig } from "../../models/config.ts";
 import type { LoadedModel } from "../../models/model.ts";
 import { RequestError } from "../errors.ts";
 import type { Ops, StateDtype } from "../ops/ops.ts";
 import type { ConstraintFactory } from "./constraint.ts";
+import { type DeviceAtStart, growToLargestSteps, measureRoom } from "./device_room.ts";
 import { Engine, type EngineParts } from "./engine.ts";
 import { slotShape } from "./hybrid.ts";
 import { HybridRegistry } from "./hybrid_registry.ts";
 import { EngineMemory } from "./memory.ts";
-import type { ResidencyLimits } from "./residency.ts";
+import { type MemoryNeeds, memoryInfo, planByMachine, planByRoom } from "./memory_plan.ts";
 import { type LogitsTap, Runner } from "./runner.ts";
 import { Scheduler } from "./scheduler.ts";
 import { SessionStore } from "./sessions/session_store.ts";
 import { plausibleStateBytes } from "./state_needs.ts";
-import type { EngineInfo, EngineOptions } from "./types.ts";
-
-const GIB = 2 ** 30;
+import type { DeviceDescription, EngineInfo, EngineOptions } from "./types.ts";
 
 /** What is plugged into an engine besides its settings. */
 export interface EngineHooks {
@@ -24,6 +24,8 @@ export interface EngineHooks {
   readonly constraints?: ConstraintFactory;
   /** Sees every row of logits that a request needs, before anything is drawn from it; for tests. */
   readonly tap?: LogitsTap;
+  /** What the device had before the model was loaded: its memory is divided then. Absent: shares of the machine's. */
+  readonly deviceAtStart?: DeviceAtStart | null;
   /** Seed of random numbers that pages and states begin with, for measuring with Engine.addAssumed(). */
   readonly randomPools?: number;
 }
@@ -39,31 +41,28 @@ export function createEngine(
   hooks: EngineHooks = {},
 ): Engine {
   const { config } = model;
-  const { numLayers } = config;
   const own: TokenMixer[] = model.mixers.map((mixer, i) => mixer ?? model.backbone.fullAttention(i));
-  const info: EngineInfo = {
-    vocabSize: config.vocabSize,
-    maxContext: Math.min(
-      config.maxPositions,
-      bounded("maxContext", options.maxContext ?? config.maxPositions, 1, 2 ** 24),
-    ),
-    numLayers,
-    layerTypes: own.map((mixer) => mixer.kind),
-    maxBatchTokens: bounded("maxBatchTokens", options.maxBatchTokens ?? 512, 1, 65_536),
-    maxSequences: bounded("maxSequences", options.maxSequences ?? 64, 1, 4096),
-    maxWaiting: bounded("maxWaiting", options.maxWaiting ?? 256, 1, 1_000_000),
-    pageSize: bounded("pageSize", options.pageSize ?? 32, 1, 1024),
-  };
+  const limits = engineLimits(model, own, options);
   const kvDtype = options.kvDtype ?? "f32";
+  const stateDtype = options.stateDtype ?? "f32";
   const kvChannels = config.numKvHeads * config.headDim;
   const kvBytesPerToken = 2 * kvChannels * (kvDtype === "f32" ? 4 : 2);
-  const numFull = own.filter((mixer) => mixer.kind === "full_attention").length;
-  const pageBytes = info.pageSize * kvBytesPerToken;
-  const numPages = numFull === 0 ? 0 : Math.max(1, Math.floor(kvBytes(options, info, numFull, pageBytes) / pageBytes));
-  const stateDtype = options.stateDtype ?? "f32";
-  // Room for the states of all sequences, and for as many kept for later requests.
-  const plausible = 2 * info.maxSequences * plausibleStateBytes(ops, config, stateDtype);
-  const numStateFloats = Math.floor(stateBytes(options, own, stateDtype, plausible) / 4);
+  const pageBytes = limits.pageSize * kvBytesPerToken;
+  const needs = memoryNeeds(ops, config, own, limits, options, { pageBytes, stateDtype });
+  const sizes = { ...limits, kvChannels, kvDtype, stateDtype };
+  const start = hooks.deviceAtStart ?? null;
+  const plan =
+    start === null
+      ? planByMachine(needs, totalmem())
+      : planByRoom(needs, measureRoom(ops, model, start, { ...limits, stateDtype }, sizes));
+  const info: EngineInfo = {
+    ...limits,
+    maxContext: plan.maxContext,
+    device: describeDevice(ops),
+    ...(plan.room === null ? {} : { memory: memoryInfo(plan) }),
+  };
+  const numPages = needs.numFull === 0 ? 0 : Math.max(1, Math.floor(plan.kvBytes / pageBytes));
+  const numStateFloats = Math.floor(plan.stateBytes / 4);
   const snapshotTokens = bounded("snapshotTokens", options.snapshotTokens ?? 512, 1, 2 ** 24);
   const sharing = {
     pageBytes,
@@ -83,9 +82,23 @@ export function createEngine(
     );
   }
   const registry = new HybridRegistry(own, model.identity, { numFloats: numStateFloats, dtype: stateDtype });
-  const memory = new EngineMemory(ops, { ...info, numPages, kvChannels, kvDtype, numStateFloats, stateDtype });
+  const memory = new EngineMemory(ops, { ...sizes, maxContext: info.maxContext, numPages, numStateFloats });
   if (hooks.randomPools !== undefined) memory.fillRandom(hooks.randomPools);
   const runner = new Runner(ops, model.backbone, memory, info.maxBatchTokens, info.maxSequences);
+  if (start !== null) {
+    try {
+      growToLargestSteps(
+        ops,
+        model,
+        runner,
+        { ...limits, maxContext: info.maxContext, stateDtype },
+        { numPages, numStateFloats },
+      );
+    } catch (error) {
+      runner.close();
+      throw error;
+    }
+  }
   runner.tap = hooks.tap ?? null;
   const weightBytes = () => model.backbone.weightBytes() + sum(model.mixers.map((mixer) => mixer?.weightBytes() ?? 0));
   return new Engine({
@@ -99,17 +112,60 @@ export function createEngine(
     kernelClock: ops.clock,
     close: () => runner.close(),
     clock: () => performance.now(),
-    residency: residencyLimits(options),
     runAhead: options.runAhead ?? ops.kind === "cuda",
+    residency: { maxBytes: plan.poolBytes, keepAliveMs: keepAliveMs(options.keepAliveSeconds ?? -1) },
     ...savedSessions(ops, model, memory, options, { kvDtype, stateDtype, pageSize: info.pageSize }),
   });
 }
 
-/** Enough for every place to hold a whole context, within a share of the machine. */
-function kvBytes(options: EngineOptions, info: EngineInfo, numFull: number, pageBytes: number): number {
-  if (options.kvBytes !== undefined) return bounded("kvBytes", options.kvBytes, numFull * pageBytes, 2 ** 46);
-  const wanted = info.maxSequences * numFull * Math.ceil(info.maxContext / info.pageSize) * pageBytes;
-  return Math.min(wanted, totalmem() / 8, 2 * GIB);
+type Limits = Omit<EngineInfo, "device" | "memory">;
+
+function engineLimits({ config }: LoadedModel, own: readonly TokenMixer[], options: EngineOptions): Limits {
+  return {
+    vocabSize: config.vocabSize,
+    maxContext: Math.min(
+      config.maxPositions,
+      bounded("maxContext", options.maxContext ?? config.maxPositions, 1, 2 ** 24),
+    ),
+    numLayers: config.numLayers,
+    layerTypes: own.map((mixer) => mixer.kind),
+    maxBatchTokens: bounded("maxBatchTokens", options.maxBatchTokens ?? 512, 1, 65_536),
+    maxSequences: bounded("maxSequences", options.maxSequences ?? 64, 1, 4096),
+    maxWaiting: bounded("maxWaiting", options.maxWaiting ?? 256, 1, 1_000_000),
+    pageSize: bounded("pageSize", options.pageSize ?? 32, 1, 1024),
+  };
+}
+
+function memoryNeeds(
+  ops: Ops,
+  config: ModelConfig,
+  own: readonly TokenMixer[],
+  limits: Limits,
+  options: EngineOptions,
+  { pageBytes, stateDtype }: { pageBytes: number; stateDtype: StateDtype },
+): MemoryNeeds {
+  const { kvBytes, stateBytes, poolBytes } = options;
+  const linear = own.filter((mixer) => mixer.kind !== "full_attention");
+  const numFull = own.length - linear.length;
+  return {
+    ...limits,
+    contextAsked: options.maxContext !== undefined,
+    pageBytes,
+    numFull,
+    stateBytes: 4 * sum(linear.map((mixer) => slotShape(mixer, stateDtype).floats)),
+    plausibleStateBytes: plausibleStateBytes(ops, config, stateDtype),
+    asked: {
+      ...(kvBytes === undefined ? {} : { kvBytes: bounded("kvBytes", kvBytes, numFull * pageBytes, 2 ** 46) }),
+      ...(stateBytes === undefined ? {} : { stateBytes: bounded("stateBytes", stateBytes, 0, 2 ** 42) }),
+      ...(poolBytes === undefined ? {} : { poolBytes: bounded("poolBytes", poolBytes, 0, 2 ** 46) }),
+    },
+  };
+}
+
+/** What an engine says of its device. */
+function describeDevice(ops: Ops): DeviceDescription {
+  const { name, isa, threads } = ops.info() as { name: string; isa: string; threads: number };
+  return { kind: ops.kind, name, isa: ops.kind === "cpu" ? ops.isa : isa, threads, passedOver: ops.passedOver };
 }
 
 /** What saved states must have in common with this engine to the bit, but for the mixers: see SessionHeader. */
@@ -133,25 +189,10 @@ function savedSessions(
   return { sessions: { store: new SessionStore(sessions.directory, sessions.maxBytes), memory, identity } };
 }
 
-function residencyLimits({ poolBytes, keepAliveSeconds = -1 }: EngineOptions): ResidencyLimits {
-  return {
-    maxBytes: poolBytes === undefined ? Number.POSITIVE_INFINITY : bounded("poolBytes", poolBytes, 0, 2 ** 46),
-    keepAliveMs: keepAliveMs(keepAliveSeconds),
-  };
-}
-
 /** Seconds as a request or a flag gives them, -1 meaning for ever. @throws RequestError */
 export function keepAliveMs(seconds: number): number {
   if (seconds === -1) return Number.POSITIVE_INFINITY;
   return 1000 * bounded("keepAliveSeconds", seconds, 0, 2 ** 31);
-}
-
-/** Hybrids come later, so what they plausibly need, within a share of the machine; untouched memory costs nothing. */
-function stateBytes(options: EngineOptions, own: readonly TokenMixer[], dtype: StateDtype, plausible: number): number {
-  if (options.stateBytes !== undefined) return bounded("stateBytes", options.stateBytes, 0, 2 ** 42);
-  const linear = own.filter((mixer) => mixer.kind !== "full_attention");
-  const one = 4 * sum(linear.map((mixer) => slotShape(mixer, dtype).floats));
-  return Math.max(one, Math.min(Math.max(plausible, 2 * one), totalmem() / 16, GIB));
 }
 
 function bounded(name: string, value: number, min: number, max: number): number {

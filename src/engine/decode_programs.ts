@@ -3,7 +3,7 @@ import type { Batch } from "./batch.ts";
 import { DecodeProgram, type ProgramParts } from "./decode_program.ts";
 
 /** Each takes tables for its rows, and a recording. */
-const MAX_PROGRAMS = 32;
+export const MAX_PROGRAMS = 32;
 /** Contexts up to this length count as equally long. */
 const SHORT_CONTEXT = 512;
 

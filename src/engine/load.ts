@@ -6,6 +6,7 @@ import { modelVocabulary } from "../grammar/model_vocabulary.ts";
 import { Ops } from "../ops/ops.ts";
 import { createEngine, type EngineHooks } from "./create.ts";
 import { typesFor } from "./default_types.ts";
+import { deviceAtStart } from "./device_room.ts";
 import type { Engine } from "./engine.ts";
 import { grammarConstraints } from "./grammar_constraints.ts";
 import type { EngineWorkerOptions } from "./types.ts";
@@ -28,11 +29,14 @@ export interface OpenedEngine {
 export async function openEngine(options: EngineWorkerOptions, hooks: EngineHooks = {}): Promise<OpenedEngine> {
   const { modelDir, device, threads, isa, directory, extractTo, timeKernels, maxContext } = options;
   const ops = await Ops.load(defined({ device, threads, isa, directory, extractTo, timeKernels }));
+  const start = deviceAtStart(ops, options.memoryFraction);
   const types = typesFor(ops, options);
   const dtype = defined({ dtype: types.weights });
   const model = loadModel(ops, modelDir, { ...dtype, ...defined({ maxContext }) });
   const constraints = grammarConstraints(() => modelVocabulary(modelDir, model.config.vocabSize));
-  const engine = createEngine(ops, model, { ...options, kvDtype: types.kv }, { constraints, ...hooks });
+  const engine = orFree(model, () =>
+    createEngine(ops, model, { ...options, kvDtype: types.kv }, { constraints, deviceAtStart: start, ...hooks }),
+  );
   const open = (directory: string) => openPool(ops, directory, dtype);
   const close = () => {
     const loaded = engine.loadedPools;
@@ -47,6 +51,16 @@ export async function openEngine(options: EngineWorkerOptions, hooks: EngineHook
     throw error;
   }
   return { engine, ops, model, openPool: open, close };
+}
+
+/** The next start needs the memory of a model that none came of. */
+function orFree<T>(model: LoadedModel, make: () => T): T {
+  try {
+    return make();
+  } catch (error) {
+    model.free();
+    throw error;
+  }
 }
 
 /** The settings that are given: an absent one leaves the default to whom it concerns. */

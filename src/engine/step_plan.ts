@@ -47,7 +47,11 @@ interface Geometry {
 
 /** Upper bound of the integers that planning a batch takes. */
 export function planCapacity(batch: Batch, numLayers: number): number {
-  const [N, S] = [batch.numRows, batch.chunks.length];
+  return tableIntegers(batch.numRows, batch.chunks.length, numLayers);
+}
+
+/** The same of N rows of S sequences. */
+export function tableIntegers(N: number, S: number, numLayers: number): number {
   return 2 * N + numLayers * (N + 4 * S + 1);
 }
 

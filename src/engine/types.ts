@@ -225,6 +225,33 @@ export interface EngineInfo {
   maxSequences: number;
   maxWaiting: number;
   pageSize: number;
+  device: DeviceDescription;
+  /** How a device's memory was divided; absent where the machine's was not. */
+  memory?: DeviceMemoryInfo;
+}
+
+/** What the kernels run on. */
+export interface DeviceDescription {
+  kind: "cpu" | "cuda";
+  name: string;
+  /** Instruction set of the kernels, or compute capability of the device. */
+  isa: string;
+  /** Compute threads, or multiprocessors. */
+  threads: number;
+  /** Why a choice left to graft did not fall on a CUDA device, or null. */
+  passedOver: string | null;
+}
+
+/** Bytes of a device, once and for all: what is planned for each use, and the part of the free memory to use at all. */
+export interface DeviceMemoryInfo {
+  totalBytes: number;
+  freeBytes: number;
+  fraction: number;
+  weightBytes: number;
+  workspaceBytes: number;
+  kvBytes: number;
+  stateBytes: number;
+  poolBytes: number;
 }
 
 /** Counters since the start and gauges of now. Times in seconds, sizes in bytes. */
@@ -343,6 +370,8 @@ export interface EngineWorkerOptions extends EngineOptions {
   weightDtype?: "f32" | "bf16";
   /** Kernel threads; 0 or absent = all cores. */
   threads?: number;
+  /** Part of a CUDA device's free memory to use (default 0.9); the processor's is not divided. */
+  memoryFraction?: number;
   /** Where the kernels run; absent = the processor. */
   device?: DeviceName | DeviceKind;
   /** Instruction set of the kernels; absent or "auto" = the best this processor has. */

@@ -14,6 +14,8 @@ export type HostArray = Float32Array | Int32Array | Uint16Array | Uint8Array | F
 const STAGING_BYTES = 1 << 22;
 /** GRAFT_DEVICE of graft.h. */
 const STATUS_DEVICE = 4;
+/** GRAFT_OUT_OF_MEMORY. */
+const STATUS_OUT_OF_MEMORY = 3;
 
 /** An opened kernel library and the memory it gives. */
 export class Device implements DeviceMemory {
@@ -65,7 +67,7 @@ export class Device implements DeviceMemory {
     if (ptr !== 0) return ptr;
     const why = this.lastError();
     if (this.#isLost()) throw lost(why);
-    throw new KernelError(`Cannot allocate ${bytes} bytes of device memory: ${why}`);
+    throw new KernelError(`Cannot allocate ${bytes} bytes of device memory: ${why}`, { code: "out_of_memory" });
   }
 
   freeBytes(ptr: number): void {
@@ -197,7 +199,7 @@ export class Device implements DeviceMemory {
     if (status === 0) return;
     const why = this.lastError();
     if (status === STATUS_DEVICE && this.#isLost()) throw lost(why);
-    throw new KernelError(`Cannot run ${op}: ${why}`);
+    throw new KernelError(`Cannot run ${op}: ${why}`, status === STATUS_OUT_OF_MEMORY ? { code: "out_of_memory" } : {});
   }
 
   /** A fault that concerns one call leaves the device able to describe itself. */

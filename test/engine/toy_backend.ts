@@ -286,7 +286,8 @@ export function toyEngine(kinds: readonly (typeof KINDS)[number][], limits: ToyL
   const registry = new HybridRegistry(own, "toy", { numFloats: limits.numStateFloats, dtype: "f32" });
   const scheduler = new Scheduler({ prefillInterference: 0, ...limits });
   const backend = new ToyBackend(limits);
-  const info = { ...limits, vocabSize: TOY_VOCAB, numLayers: kinds.length, layerTypes: kinds };
+  const device = { kind: "cpu", name: "toy", isa: "none", threads: 1, passedOver: null } as const;
+  const info = { ...limits, vocabSize: TOY_VOCAB, numLayers: kinds.length, layerTypes: kinds, device };
   const parts = {
     info,
     scheduler,

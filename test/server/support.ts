@@ -70,6 +70,7 @@ export class FakeEngine implements EngineClient {
     maxSequences: 4,
     maxWaiting: 8,
     pageSize: 32,
+    device: { kind: "cpu", name: "scripted", isa: "none", threads: 1, passedOver: null } as const,
   };
   /** What is generated before the end token; by default the prompt backwards. */
   reply: (request: GenerateRequest) => number[] = (request) => [...request.promptIds].reverse();
