@@ -27,19 +27,19 @@ __global__ void kv_write(void* k_cache, void* v_cache, const float* k, const flo
   }
 }
 
-#if defined(GRAFT_SIMT)
-bool has_room(int32_t) { return true; }
-#else
 /// Whether a block may have the shared memory that heads of D take.
 bool has_room(int32_t D) {
+#if defined(GRAFT_SIMT)
+  return room_of_few(D) <= 227 << 10;
+#else
   static const int32_t bytes = [] {
     int value = 0;
     cudaDeviceGetAttribute(&value, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0);
     return value;
   }();
-  return bytes >= 1296 * D;
-}
+  return static_cast<int64_t>(room_of_few(D)) <= bytes;
 #endif
+}
 
 /// Bits depend on which kernels a row meets: the choice knows the layer and the device, not the batch.
 bool on_tensor_cores(const Attention& a, int32_t D, int32_t kv_dtype) {
@@ -51,7 +51,7 @@ bool on_tensor_cores(const Attention& a, int32_t D, int32_t kv_dtype) {
 bool turns_queries(const Attention& a, int32_t D, int32_t kv_dtype) { return on_tensor_cores(a, D, kv_dtype); }
 
 bool takes_new_keys(const Attention& a, int32_t D, int32_t kv_dtype) {
-  return on_tensor_cores(a, D, kv_dtype) && a.N == a.S;
+  return on_tensor_cores(a, D, kv_dtype) && a.one_each;
 }
 
 int32_t attend(const char* op, const Attention& a, int32_t D, int32_t kv_dtype) {
@@ -62,7 +62,7 @@ int32_t attend(const char* op, const Attention& a, int32_t D, int32_t kv_dtype) 
   // How the rows part among the sequences is known to the device alone.
   const int32_t group = a.Hq / a.Hkv;
   if (a.S > 1 || decodes(a.N, group)) GRAFT_TRY(attend_few(a, D));
-  if (a.N != a.S && !decodes(a.N, group)) GRAFT_TRY(attend_many(a, D));
+  if (!a.one_each && !decodes(a.N, group)) GRAFT_TRY(attend_many(a, D));
   return launched(op);
 }
 
@@ -120,6 +120,7 @@ extern "C" int32_t graft_attention(float* o, const float* q, const void* k_cache
                     .Hq = Hq,
                     .Hkv = Hkv,
                     .page = PageSize::of(page_size),
+                    .one_each = N == S,
                     .longest = positions_of(table_stride, page_size),
                     .norm_eps = 0,
                     .scale = scale * kLog2E,

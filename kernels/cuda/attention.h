@@ -37,6 +37,8 @@ struct Attention {
   const int32_t *seq_start, *start_pos, *table_rows, *page_table;
   int32_t table_stride, S, N, Hq, Hkv;
   PageSize page;
+  /// As many rows as sequences: one of each.
+  bool one_each;
   /// No row stands at this position or later.
   int32_t longest;
   float norm_eps;
@@ -145,6 +147,8 @@ bool takes_new_keys(const Attention& a, int32_t D, int32_t kv_dtype);
 bool turns_queries(const Attention& a, int32_t D, int32_t kv_dtype);
 /// Sequences that decode, for head sizes 32, 64, 128 in bfloat16; the others.
 int32_t attend_few(const Attention& a, int32_t D);
+/// Bytes of shared memory that a block of it takes.
+size_t room_of_few(int32_t D);
 int32_t attend_many(const Attention& a, int32_t D);
 /// Any head size, float32 arithmetic; q as it is.
 int32_t attend_plain(const Attention& a, int32_t D, int32_t kv_dtype);

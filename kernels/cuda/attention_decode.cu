@@ -12,8 +12,13 @@ namespace graft::gpu {
 namespace {
 
 constexpr int32_t kThreadsOfSpan = kSpanBlocks * kWarp, kWeightStride = kSpan + 8;
-/// Sequences of one launch: their unit counts lie in shared memory.
-constexpr int32_t kMostSequences = 2048;
+/// Sequences of one launch: what is known of them lies in shared memory.
+constexpr int32_t kMostSequences = 1024;
+/// Blocks of one multiprocessor: registers are dealt out for so many.
+template <int32_t D>
+constexpr int32_t kMostResident = D == 128  ? 1
+                                  : D == 64 ? 2
+                                            : 3;
 
 /// Shared memory of a block.
 template <int32_t D>
@@ -27,9 +32,11 @@ struct Room {
 
   uint16_t *keys, *values, *queries, *weights, *fresh;
   float *maxima, *sums;
-  int32_t *places, *scratch, *first;
+  int32_t *places, *scratch, *table_rows, *first;
 
-  __device__ __forceinline__ Room() {
+  static constexpr size_t bytes(int32_t sequences) { return kFixed + (2 * sequences + 1) * sizeof(int32_t); }
+
+  __device__ __forceinline__ explicit Room(int32_t sequences) {
     unsigned char* at = shared<unsigned char>();
     const auto take = [&](size_t bytes) { return (at += bytes) - bytes; };
     keys = reinterpret_cast<uint16_t*>(take(kTiles));
@@ -41,6 +48,7 @@ struct Room {
     sums = reinterpret_cast<float*>(take(kRows));
     places = reinterpret_cast<int32_t*>(take(kStretch * 4));
     scratch = reinterpret_cast<int32_t*>(take(8 * 4));
+    table_rows = reinterpret_cast<int32_t*>(take(sequences * 4));
     first = reinterpret_cast<int32_t*>(at);
   }
 };
@@ -273,25 +281,29 @@ __device__ __forceinline__ void end_run(const Attention& a, const Slots& slots, 
 
 /// Where the keys and values of a unit's block of keys lie, and how many positions there are to read.
 template <int32_t D>
-__device__ __forceinline__ void find_keys(KeyRows<kKeyBlock>& keys, const Attention& a, const Unit& unit) {
+__device__ __forceinline__ void find_keys(KeyRows<kKeyBlock>& keys, const Attention& a, const Room<D>& room,
+                                          const Unit& unit) {
   const int32_t start = a.start_pos[unit.s], count = a.seq_start[unit.s + 1] - a.seq_start[unit.s];
-  keys.find(a, a.table(unit.s), unit.h, unit.span * kSpan + threadIdx.x / kWarp * kKeyBlock,
+  const int32_t* table = a.page_table + static_cast<int64_t>(room.table_rows[unit.s]) * a.table_stride;
+  keys.find(a, table, unit.h, unit.span * kSpan + threadIdx.x / kWarp * kKeyBlock,
             a.k != nullptr ? start : start + count);
 }
 
 /// grid: blocks that share the units
 template <int32_t D>
-__global__ void __launch_bounds__(kThreadsOfSpan) decode(Attention a, Slots slots) {
+__global__ void __launch_bounds__(kThreadsOfSpan, kMostResident<D>) decode(Attention a, Slots slots) {
+  // All blocks are there from the start: whatever else the multiprocessors have room for may come.
+  depend_launch();
   depend_wait();
-  const Room<D> room;
+  const Room<D> room(a.S);
   const int32_t lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  const Parting parting{count_units(a, room.first, room.scratch)};
+  const Parting parting{count_units(a, room.first, room.table_rows, room.scratch)};
   const int32_t begin = parting.begin(blockIdx.x), end = parting.begin(blockIdx.x + 1);
   if (begin == end) return;
   uint16_t *keys = room.keys + warp * kTileElements<D>, *values = room.values + warp * kTileElements<D>;
   Unit unit = find_unit(a, slots, room.first, begin);
   KeyRows<kKeyBlock> key_rows;
-  find_keys<D>(key_rows, a, unit);
+  find_keys<D>(key_rows, a, room, unit);
   key_rows.template fetch<D>(keys, a.k_cache);
   copy_commit();
   key_rows.template fetch<D>(values, a.v_cache);
@@ -313,11 +325,10 @@ __global__ void __launch_bounds__(kThreadsOfSpan) decode(Attention a, Slots slot
 #pragma unroll
       for (int32_t k = 0; k < D / 16; k++) load_left(queries[k], room.queries + k * 16, kRowStride<D>);
     const bool more = u + 1 < end;
-    if (!more) depend_launch();
     Unit next = unit;
     if (more) {
       next = find_unit(a, slots, room.first, u + 1);
-      find_keys<D>(key_rows, a, next);
+      find_keys<D>(key_rows, a, room, next);
     }
     copy_wait<1>();
     __syncwarp();
@@ -405,13 +416,14 @@ int32_t* counters(uint64_t count) {
 template <int32_t D>
 int32_t run(const Attention& a) {
   const int32_t group = a.Hq / a.Hkv, max_spans = blocks(a.longest, kSpan);
-  const int32_t most_rows = a.N == a.S || group > kDecodeRows ? group : kDecodeRows;  // of one sequence and kv head
+  const int32_t most_rows = a.one_each || group > kDecodeRows ? group : kDecodeRows;  // of one sequence and kv head
   Slots slots{};
   slots.rows = most_rows < kQueryTile ? most_rows : kQueryTile;
   slots.tiles = blocks(most_rows, kQueryTile);
   slots.max_stretches = blocks(max_spans, kStretch);
-  const size_t bytes = Room<D>::kFixed + (static_cast<size_t>(a.S) + 1) * sizeof(int32_t);
-  const int32_t resident = static_cast<int32_t>(shared_bytes_of_multiprocessor() / (bytes + 1024));
+  const size_t bytes = Room<D>::bytes(a.S);
+  int32_t resident = static_cast<int32_t>(shared_bytes_of_multiprocessor() / (bytes + 1024));
+  if (resident > kMostResident<D>) resident = kMostResident<D>;
   const int64_t query_tiles = static_cast<int64_t>(a.S) * a.Hkv * slots.tiles, most_units = query_tiles * max_spans;
   int64_t grid = static_cast<int64_t>(multiprocessors()) * (resident < 1 ? 1 : resident);
   if (grid > most_units) grid = most_units;
@@ -429,6 +441,12 @@ int32_t run(const Attention& a) {
 
 }  // namespace
 
+size_t room_of_few(int32_t D) {
+  return D == 32   ? Room<32>::bytes(kMostSequences)
+         : D == 64 ? Room<64>::bytes(kMostSequences)
+                   : Room<128>::bytes(kMostSequences);
+}
+
 int32_t attend_few(const Attention& a, int32_t D) {
   for (int32_t s = 0; s < a.S; s += kMostSequences) {
     Attention some = a;
@@ -436,7 +454,6 @@ int32_t attend_few(const Attention& a, int32_t D) {
     some.start_pos += s;
     some.table_rows += s;
     some.S = a.S - s < kMostSequences ? a.S - s : kMostSequences;
-    if (a.N == a.S) some.N = some.S;
     GRAFT_TRY(D == 32 ? run<32>(some) : D == 64 ? run<64>(some) : run<128>(some));
   }
   return GRAFT_OK;

@@ -302,7 +302,9 @@ int32_t run(const Attention& a) {
     grand = static_cast<float*>(workspace(static_cast<uint64_t>(a.N) * a.Hq * D * sizeof(float)));
     if (grand == nullptr) return GRAFT_OUT_OF_MEMORY;
   }
-  const int32_t most = static_cast<int32_t>(static_cast<int64_t>(a.N) * (a.Hq / a.Hkv) / kBlockRows) + a.S;
+  // Each sequence has one block at most that is not full, and more rows than decode.
+  const int64_t all_rows = static_cast<int64_t>(a.N) * (a.Hq / a.Hkv), long_ones = all_rows / (kDecodeRows + 1);
+  const int32_t most = static_cast<int32_t>(all_rows / kBlockRows + (long_ones < a.S ? long_ones : a.S));
   GRAFT_CHECK(most <= 65535, "attention: %d rows of %d sequences are more than one call takes", a.N, a.S);
   GRAFT_LAUNCH(prefill<D>, dim3(a.Hkv, most), kWarps * kWarp, Room<D>::kBytes, a, grand);
   return GRAFT_OK;

@@ -133,6 +133,7 @@ extern "C" int32_t graft_attention_step(float* o, float* q, float* k, const floa
               .Hq = Hq,
               .Hkv = Hkv,
               .page = PageSize::of(page_size),
+              .one_each = N == S,
               .longest = rope_table != nullptr && P < longest ? P : longest,
               .norm_eps = norm_eps,
               .scale = scale * kLog2E,

@@ -43,7 +43,7 @@ __device__ inline int32_t spans_of(int32_t start, int32_t count) { return (start
 /// Units of sequence s; none where another kernel has it, or where it stands wrong.
 __device__ inline int32_t units_of(const Attention& a, int32_t s) {
   const int32_t count = a.seq_start[s + 1] - a.seq_start[s], start = a.start_pos[s], group = a.Hq / a.Hkv;
-  if (a.N == a.S && count > 1) {  // the launch has room for one row of each
+  if (a.one_each && count > 1) {  // the launch has room for one row of each
     complain(a.report, kRows, s, count, 1);
     return 0;
   }
@@ -51,12 +51,14 @@ __device__ inline int32_t units_of(const Attention& a, int32_t s) {
   return spans_of(start, count) * a.Hkv * tiles_of(count, group);
 }
 
-/// Fills first[s] with the number of units before sequence s, first[S] with all of them. `scratch`: a word a warp.
-__device__ inline int32_t count_units(const Attention& a, int32_t* first, int32_t* scratch) {
+/// Fills first[s] with the number of units before sequence s, first[S] with all of them, and keeps its row of the page
+/// table at hand. `scratch`: a word a warp.
+__device__ inline int32_t count_units(const Attention& a, int32_t* first, int32_t* table_rows, int32_t* scratch) {
   const int32_t lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, warps = blockDim.x / kWarp;
   int32_t before = 0;
   for (int32_t base = 0; base < a.S; base += blockDim.x) {
     const int32_t s = base + threadIdx.x, own = s < a.S ? units_of(a, s) : 0;
+    if (s < a.S) table_rows[s] = a.table_rows[s];
     int32_t sum = own;
     for (int32_t by = 1; by < 32; by *= 2) {
       const int32_t lower = __shfl_up_sync(kAll, sum, by);
