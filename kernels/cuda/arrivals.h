@@ -30,4 +30,10 @@ __device__ __forceinline__ float load_arrived(const float* p) {
 #endif
 }
 
+// ---- host ----
+/// Words that are zero between launches; null where there is no memory for them.
+int32_t* counters(uint64_t count);
+int32_t multiprocessors();
+int32_t shared_bytes_of_multiprocessor();
+
 }  // namespace graft::gpu

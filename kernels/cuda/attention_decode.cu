@@ -378,41 +378,6 @@ __global__ void __launch_bounds__(kThreadsOfSpan, kMostResident<D>) decode(Atten
   copy_wait<0>();
 }
 
-#if defined(GRAFT_SIMT)
-/// Few, so that a small case has runs that begin and end anywhere.
-int32_t multiprocessors() { return 3; }
-int32_t shared_bytes_of_multiprocessor() { return 227 << 10; }
-#else
-int32_t attribute(cudaDeviceAttr which) {
-  int value = 0;
-  cudaDeviceGetAttribute(&value, which, 0);
-  return value;
-}
-int32_t multiprocessors() {
-  static const int32_t count = attribute(cudaDevAttrMultiProcessorCount);
-  return count;
-}
-int32_t shared_bytes_of_multiprocessor() {
-  static const int32_t bytes = attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor);
-  return bytes;
-}
-#endif
-
-/// Words that are zero between launches. Grown ones leave the old where they are: a recorded launch may use them.
-int32_t* counters(uint64_t count) {
-  static int32_t* words = nullptr;
-  static uint64_t size = 0;
-  if (count <= size) return words;
-  if (recording()) return nullptr;
-  const uint64_t wanted = count > (1 << 18) ? 2 * count : 1 << 18;
-  int32_t* fresh = nullptr;
-  if (cudaMalloc(reinterpret_cast<void**>(&fresh), wanted * sizeof(int32_t)) != cudaSuccess) return nullptr;
-  if (cudaMemsetAsync(fresh, 0, wanted * sizeof(int32_t), stream()) != cudaSuccess) return nullptr;
-  words = fresh;
-  size = wanted;
-  return words;
-}
-
 template <int32_t D>
 int32_t run(const Attention& a) {
   const int32_t group = a.Hq / a.Hkv, max_spans = blocks(a.longest, kSpan);
