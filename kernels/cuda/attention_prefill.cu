@@ -1,6 +1,8 @@
 // Softmax attention of many rows, on tensor cores. A block has 128 query rows of one kv head (tokens times the heads of
 // the group), 32 a warp; its warps share every block of 64 keys, the next is on its way while they work on one. What
-// earlier spans gave waits in o, what earlier stretches gave in `grand`: registers hold one span.
+// earlier spans of a stretch gave waits in o, what earlier stretches gave in memory besides: registers hold one span.
+// Where long contexts meet too few rows to fill the device, the stretches of a block's rows are parted among blocks.
+#include "arrivals.h"
 #include "attention_rows.h"
 #include "host.h"
 #include "softmax_tile.h"
@@ -10,7 +12,16 @@ namespace {
 
 constexpr int32_t kWarps = 4, kWarpTiles = 2, kWarpRows = kWarpTiles * kQueryTile, kBlockRows = kWarps * kWarpRows;
 static_assert(kWarpRows == kWarp);
-constexpr int32_t kWarpKeys = kKeyBlock / kWarps;
+constexpr int32_t kWarpKeys = kKeyBlock / kWarps, kStretchKeys = kStretch * kSpan;
+
+/// Memory for sums of stretches.
+struct Stretches {
+  /// Whole blocks: [N, Hq, D] of the stretches so far. Parted ones: [stretch][N, Hq, D].
+  float* sums;
+  /// Parted blocks: [stretch][N, Hq] of {maximum, sum}, and how many parts of a block are done.
+  float* states;
+  int32_t* arrived;
+};
 
 template <int32_t D>
 struct Room {
@@ -227,11 +238,11 @@ struct Waiting {
 
 /// A warp's rows have summed a span: it joins its stretch, the stretch those before it.
 template <int32_t D>
-__device__ __forceinline__ void end_span(Sums<D / 8> (&part)[kWarpTiles], const Attention& a, float* grand,
+__device__ __forceinline__ void end_span(Sums<D / 8> (&part)[kWarpTiles], const Attention& a, const Stretches& sums,
                                          const QueryRows& rows, int32_t block_row, int32_t span, bool last) {
   const int32_t row = threadIdx.x / kWarp * kWarpRows;
   const Waiting<D> stretch{a.o, Room<D>::states() + row * 4, rows, block_row + row, a.Hq};
-  const Waiting<D> before{grand, stretch.states + 2, rows, block_row + row, a.Hq};
+  const Waiting<D> before{sums.sums, stretch.states + 2, rows, block_row + row, a.Hq};
   if (span % kStretch > 0) stretch.join(part);
   if (!last && (span + 1) % kStretch != 0) return stretch.keep(part);
   if (span >= kStretch) before.join(part);
@@ -241,9 +252,54 @@ __device__ __forceinline__ void end_span(Sums<D / 8> (&part)[kWarpTiles], const 
     before.keep(part);
 }
 
-/// grid: kv heads, blocks of rows (as many as there may be). grand: [N, Hq, D], where rows may see several stretches.
+/// As end_span(), where other blocks have the other stretches: each has its own place.
 template <int32_t D>
-__global__ void __launch_bounds__(kWarps* kWarp, 2) prefill(Attention a, float* grand) {
+__device__ __forceinline__ void end_parted_span(Sums<D / 8> (&part)[kWarpTiles], const Attention& a,
+                                                const Stretches& sums, const QueryRows& rows, int32_t block_row,
+                                                int32_t span, bool last) {
+  const int32_t row = threadIdx.x / kWarp * kWarpRows, lane = threadIdx.x % kWarp;
+  const int64_t first = static_cast<int64_t>(span / kStretch) * a.N * a.Hq;
+  const Waiting<D> stretch{sums.sums + first * D, Room<D>::states() + row * 4, rows, block_row + row, a.Hq};
+  if (span % kStretch > 0) stretch.join(part);
+  stretch.keep(part);
+  if (lane % 4 != 0 || (!last && (span + 1) % kStretch != 0)) return;
+#pragma unroll
+  for (int32_t m = 0; m < kWarpTiles; m++)
+#pragma unroll
+    for (int32_t i = 0; i < 2; i++) {
+      const int32_t r = block_row + row + m * kQueryTile + lane / 4 + i * 8;
+      if (!rows.holds(r)) continue;
+      *reinterpret_cast<float2*>(sums.states + 2 * (first + rows.at(r, a.Hq, 1))) =
+          make_float2(part[m].maximum[i], part[m].sum[i]);
+    }
+}
+
+/// The last of a block's parts merges the stretches of each row.
+template <int32_t D>
+__device__ __forceinline__ void merge_parts(const Attention& a, const Stretches& sums, const QueryRows& rows,
+                                            int32_t block_row) {
+  const int32_t count = min(kBlockRows, rows.count * rows.group - block_row);
+  const int64_t step = static_cast<int64_t>(a.N) * a.Hq;
+  for (int32_t at = threadIdx.x; at < count * D; at += blockDim.x) {
+    const int32_t r = block_row + at / D, stretches = rows.position(r) / kStretchKeys + 1;
+    const int64_t row = rows.at(r, a.Hq, 1);
+    const float *state = sums.states + 2 * row, *value = sums.sums + row * D + at % D;
+    float maximum = load_arrived(state), sum = load_arrived(state + 1), merged = load_arrived(value);
+#pragma unroll 4
+    for (int32_t t = 1; t < stretches; t++) {
+      const Meeting meeting(maximum, load_arrived(state + 2 * t * step));
+      maximum = meeting.top;
+      sum = meeting.add(sum, load_arrived(state + 2 * t * step + 1));
+      merged = meeting.add(merged, load_arrived(value + t * step * D));
+    }
+    a.o[row * D + at % D] = merged / sum;
+  }
+}
+
+/// grid: kv heads, blocks of rows (as many as there may be), parts of a block (part p has stretches p, p + parts, ...).
+template <int32_t D>
+__global__ void __launch_bounds__(kWarps* kWarp, 2) prefill(Attention a, Stretches sums) {
+  depend_wait();
   int32_t s = 0, block_row = 0;
   if (!find_rows(a, blockIdx.y, s, block_row)) return;
   const int32_t h = blockIdx.x, warp = threadIdx.x / kWarp;
@@ -251,6 +307,13 @@ __global__ void __launch_bounds__(kWarps* kWarp, 2) prefill(Attention a, float* 
   if (!stands_well(a, s, rows.start, rows.count)) return;
   const int32_t first_row = block_row + warp * kWarpRows, all_rows = rows.count * rows.group;
   const int32_t end = rows.position(min(block_row + kBlockRows, all_rows) - 1) + 1;
+  const int32_t parts = min(static_cast<int32_t>(gridDim.z), (end - 1) / kStretchKeys + 1);
+  if (static_cast<int32_t>(blockIdx.z) >= parts) return;
+  const auto after = [&](int32_t first) {
+    first += kKeyBlock;
+    return first % kStretchKeys == 0 ? first + (parts - 1) * kStretchKeys : first;
+  };
+  const int32_t begin = blockIdx.z * kStretchKeys;
   const int32_t* table = a.table(s);
   KeyRows<kWarpKeys> key_rows;
   const auto fetch = [&](int32_t first) {
@@ -259,9 +322,9 @@ __global__ void __launch_bounds__(kWarps* kWarp, 2) prefill(Attention a, float* 
     key_rows.template fetch<D>(Room<D>::values(first / kKeyBlock) + to, a.v_cache);
     copy_commit();
   };
-  key_rows.find(a, table, h, warp * kWarpKeys, end);
-  fetch(0);
-  key_rows.find(a, table, h, kKeyBlock + warp * kWarpKeys, end);
+  key_rows.find(a, table, h, begin + warp * kWarpKeys, end);
+  fetch(begin);
+  key_rows.find(a, table, h, after(begin) + warp * kWarpKeys, end);
   uint16_t* queries = Room<D>::queries() + warp * kWarpRows * kRowStride<D>;
   load_queries<D>(queries, a, rows, first_row);
   int32_t* positions = Room<D>::positions() + warp * kWarpRows;
@@ -271,12 +334,12 @@ __global__ void __launch_bounds__(kWarps* kWarp, 2) prefill(Attention a, float* 
   Sums<D / 8> part[kWarpTiles];
 #pragma unroll
   for (int32_t m = 0; m < kWarpTiles; m++) part[m].clear();
-  for (int32_t first = 0; first < end; first += kKeyBlock) {
+  for (int32_t first = begin; first < end; first = after(first)) {
     copy_wait<0>();
     __syncthreads();
-    if (first + kKeyBlock < end) {
-      fetch(first + kKeyBlock);
-      key_rows.find(a, table, h, first + 2 * kKeyBlock + warp * kWarpKeys, end);
+    if (after(first) < end) {
+      fetch(after(first));
+      key_rows.find(a, table, h, after(after(first)) + warp * kWarpKeys, end);
     }
     const int32_t last = positions[kWarpRows - 1];
     if (first > last) continue;
@@ -289,24 +352,50 @@ __global__ void __launch_bounds__(kWarps* kWarp, 2) prefill(Attention a, float* 
     add_values<D>(part, weights, Room<D>::values(first / kKeyBlock));
     const int32_t next = first + kKeyBlock;
     if (next % kSpan != 0 && next <= last) continue;
-    end_span<D>(part, a, grand, query_rows(a, s, h), block_row, first / kSpan, next > last);
+    if (parts == 1)
+      end_span<D>(part, a, sums, query_rows(a, s, h), block_row, first / kSpan, next > last);
+    else
+      end_parted_span<D>(part, a, sums, query_rows(a, s, h), block_row, first / kSpan, next > last);
 #pragma unroll
     for (int32_t m = 0; m < kWarpTiles; m++) part[m].clear();
   }
+  if (parts == 1) return;
+  auto* flag = reinterpret_cast<int32_t*>(Room<D>::states());
+  if (arrives_last(sums.arrived + blockIdx.y * a.Hkv + h, 1, parts, flag))
+    merge_parts<D>(a, sums, query_rows(a, s, h), block_row);
+}
+
+/// How many parts a block of rows is worth, where `row_blocks` come with long contexts.
+int32_t parts_of(int64_t row_blocks, int32_t stretches, uint64_t bytes_of_stretch) {
+  constexpr uint64_t kMostBytes = uint64_t{256} << 20;
+  const int64_t enough = int64_t{4} * multiprocessors();
+  if (stretches == 1 || row_blocks >= enough || stretches * bytes_of_stretch > kMostBytes) return 1;
+  const int64_t parts = blocks<int64_t>(enough, row_blocks);
+  return static_cast<int32_t>(parts < stretches ? parts : stretches);
 }
 
 template <int32_t D>
 int32_t run(const Attention& a) {
-  float* grand = nullptr;
-  if (a.longest > kStretch * kSpan) {
-    grand = static_cast<float*>(workspace(static_cast<uint64_t>(a.N) * a.Hq * D * sizeof(float)));
-    if (grand == nullptr) return GRAFT_OUT_OF_MEMORY;
-  }
   // Each sequence has one block at most that is not full, and more rows than decode.
   const int64_t all_rows = static_cast<int64_t>(a.N) * (a.Hq / a.Hkv), long_ones = all_rows / (kDecodeRows + 1);
   const int32_t most = static_cast<int32_t>(all_rows / kBlockRows + (long_ones < a.S ? long_ones : a.S));
   GRAFT_CHECK(most <= 65535, "attention: %d rows of %d sequences are more than one call takes", a.N, a.S);
-  GRAFT_LAUNCH(prefill<D>, dim3(a.Hkv, most), kWarps * kWarp, Room<D>::kBytes, a, grand);
+  const int32_t stretches = blocks(a.longest, kStretchKeys);
+  const uint64_t heads = static_cast<uint64_t>(a.N) * a.Hq;
+  const int32_t parts =
+      parts_of(blocks<int64_t>(all_rows, kBlockRows) * a.Hkv, stretches, heads * (D + 2) * sizeof(float));
+  Stretches sums{};
+  if (stretches > 1) {
+    const uint64_t copies = parts > 1 ? stretches : 1;
+    sums.sums = static_cast<float*>(workspace(copies * heads * (D + 2) * sizeof(float)));
+    if (sums.sums == nullptr) return GRAFT_OUT_OF_MEMORY;
+    sums.states = sums.sums + copies * heads * D;
+  }
+  if (parts > 1) {
+    sums.arrived = counters(static_cast<uint64_t>(most) * a.Hkv);
+    if (sums.arrived == nullptr) return fail(GRAFT_OUT_OF_MEMORY, "attention: no memory for partial results");
+  }
+  GRAFT_LAUNCH_EARLY(prefill<D>, dim3(a.Hkv, most, parts), kWarps * kWarp, Room<D>::kBytes, a, sums);
   return GRAFT_OK;
 }
 

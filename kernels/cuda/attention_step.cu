@@ -56,6 +56,7 @@ __device__ __forceinline__ void load_any_head(float (&y)[kMostElements], const f
 /// One warp a row and head: the kv heads' keys and values into the pages, then (where q is given) the heads of q in
 /// place.
 __global__ void prepare(Attention a, float* q, int32_t D, int32_t dtype) {
+  depend_wait();
   const int32_t heads = a.Hkv + (q != nullptr ? a.Hq : 0), lane = threadIdx.x % kWarp;
   const int64_t at = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarp;
   const int32_t row = static_cast<int32_t>(at / heads), head = static_cast<int32_t>(at % heads);
@@ -141,8 +142,8 @@ extern "C" int32_t graft_attention_step(float* o, float* q, float* k, const floa
   if (takes_new_keys(a, D, kv_dtype)) return attend("attention_step", a, D, kv_dtype);
   const bool turned = turns_queries(a, D, kv_dtype);
   const int64_t rows = static_cast<int64_t>(N) * (Hkv + (turned ? 0 : Hq));
-  GRAFT_LAUNCH(prepare, dim3(static_cast<unsigned>(blocks<int64_t>(rows, kWarps))), kWarps * kWarp, 0, a,
-               turned ? nullptr : q, D, kv_dtype);
+  GRAFT_LAUNCH_EARLY(prepare, dim3(static_cast<unsigned>(blocks<int64_t>(rows, kWarps))), kWarps * kWarp, 0, a,
+                     turned ? nullptr : q, D, kv_dtype);
   GRAFT_TRY(launched("attention_step"));
   a.k = a.v = nullptr;
   return attend("attention_step", a, D, kv_dtype);

@@ -18,8 +18,12 @@ interface Case {
 const cases: Case[] = [
   { heads: [3, 1, 64], contexts: [255, 0, 1023], count: 3, pageSize: 16 },
   { heads: [7, 1, 128], contexts: [760], count: 2, pageSize: 48 },
-  { heads: [16, 2, 32], contexts: [4090, 510], count: 9, pageSize: 64 },
-  { heads: [24, 1, 32], contexts: [8300], count: 4, pageSize: 32 },
+];
+
+/** Beyond a stretch of 4096 positions: rows whose stretches are parted among blocks, and enough rows to do without. */
+const longCases: Case[] = [
+  { heads: [22, 1, 32], contexts: [8190], count: 3, pageSize: 32 },
+  { heads: [132, 12, 32], contexts: [4092], count: 6, pageSize: 64 },
 ];
 
 /** A cache whose sequences hold `contexts` positions of random keys and values; the rows that attend come after. */
@@ -86,13 +90,22 @@ test.each(cases.map((one) => [`${one.heads} behind ${one.contexts}`, one] as con
   },
 );
 
+test.each(longCases.map((one) => [`${one.heads} behind ${one.contexts}`, one] as const))(
+  "%s: long rows match the reference and have the same bits",
+  async (_, one) => {
+    const ops = await opsOf("simt");
+    const decoded = attend(ops, one, oneByOne(one));
+    expectClose(decoded, attend(await opsOf("reference"), one, all(one)), 1e-2, "against the reference");
+    expectSameBits(attend(ops, one, all(one)), decoded, "together");
+  },
+);
+
 test("a long chunk beside sequences that decode", async () => {
   const ops = await opsOf("simt");
-  const one: Case = { heads: [6, 2, 32], contexts: [700, 0, 250], count: 90, pageSize: 32 };
+  const one: Case = { heads: [6, 2, 32], contexts: [600, 0, 250], count: 30, pageSize: 32 };
   const decode = (seq: number, i: number): [number, number, number] => [seq, i, 1];
-  const mixed: [number, number, number][][] = [[decode(0, 0), [1, 0, 90], decode(2, 0)]];
-  for (let i = 1; i < 90; i += 1)
-    mixed.push(i % 30 === 0 ? [decode(2, i), decode(0, i)] : [decode(0, i), decode(2, i)]);
+  const mixed: [number, number, number][][] = [[decode(0, 0), [1, 0, 30], decode(2, 0)]];
+  for (let i = 1; i < 30; i++) mixed.push(i % 9 === 0 ? [decode(2, i), decode(0, i)] : [decode(0, i), decode(2, i)]);
   expectSameBits(attend(ops, one, mixed), attend(ops, one, all(one)), "mixed calls");
 });
 
