@@ -17,6 +17,8 @@ inline dim3 grid_for(uint64_t n) {
 
 /// How many multiprocessors the device has.
 int32_t num_multiprocessors();
+/// Shared memory that a block can have.
+int32_t most_shared_bytes();
 
 /// Device memory for one op, valid until the next call; grows as needed, but not while recording. Null where there is
 /// none left. What a recording was given stays as long as there are recordings.

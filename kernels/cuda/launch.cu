@@ -10,7 +10,7 @@ namespace {
 
 cudaStream_t the_stream = nullptr;
 Report* the_report = nullptr;
-int multiprocessors_found = 1;
+int multiprocessors_found = 1, shared_bytes_found = 48 << 10;
 /// Whether early launches are possible and wanted, and whether the last thing in the stream was one.
 bool early_allowed = false, behind_early = false;
 
@@ -56,15 +56,13 @@ cudaStream_t stream() {
 cudaStream_t early_stream() { return the_stream; }
 
 int32_t num_multiprocessors() { return multiprocessors_found; }
+int32_t most_shared_bytes() { return shared_bytes_found; }
 
 #if !defined(GRAFT_SIMT)
 bool prepare_early(const void* kernel) {
-  int device = 0, most = 0;
   cudaFuncAttributes attributes;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
   if (cudaFuncGetAttributes(&attributes, kernel) != cudaSuccess) return false;
-  most -= static_cast<int>(attributes.sharedSizeBytes);
+  const int most = shared_bytes_found - static_cast<int>(attributes.sharedSizeBytes);
   return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most) == cudaSuccess &&
          cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared) ==
              cudaSuccess;
@@ -77,6 +75,7 @@ int32_t open() {
   cudaGetDevice(&device);
   cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
   cudaDeviceGetAttribute(&multiprocessors_found, cudaDevAttrMultiProcessorCount, device);
+  cudaDeviceGetAttribute(&shared_bytes_found, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
   early_allowed = major >= 9 && wants_early();
   cudaError_t error = cudaStreamCreateWithFlags(&the_stream, cudaStreamNonBlocking);
   if (error == cudaSuccess)

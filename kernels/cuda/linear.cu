@@ -42,7 +42,7 @@ int32_t multiply(const char* op, const Product* products, int32_t count, const f
                  int32_t in, int32_t dtype) {
   if (dtype == GRAFT_F32)
     GRAFT_TRY(multiply_plain(products, count, x, norm, N, in));
-  else if (N <= kFewRows)
+  else if (are_few_rows(N))
     GRAFT_TRY(multiply_few_rows(products, count, x, norm, N, in));
   else
     GRAFT_TRY(multiply_many(products, count, x, norm, N, in));

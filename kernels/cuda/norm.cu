@@ -21,6 +21,8 @@ enum class Norm { rms, gated, l2 };
 template <Norm Kind, bool Short>
 __global__ void norm_rows(float* y, const float* x, const float* gate, const float* w, int32_t N, int32_t C,
                           float eps) {
+  depend_launch();
+  depend_wait();
   const int32_t width = Short ? kWarp : blockDim.x, at = threadIdx.x % width;
   const int32_t row = Short ? blockIdx.x * (blockDim.x / kWarp) + threadIdx.x / kWarp : blockIdx.x;
   if (row >= N) return;
@@ -38,6 +40,8 @@ __global__ void norm_rows(float* y, const float* x, const float* gate, const flo
 }
 
 __global__ void layer_norm(float* y, const float* x, const float* w, const float* b, int32_t C, float eps) {
+  depend_launch();
+  depend_wait();
   float *scratch = shared<float>(), *again = scratch + kWarp;
   const int64_t first = static_cast<int64_t>(blockIdx.x) * C;
   float sum = 0;
@@ -58,10 +62,10 @@ int32_t run(const char* op, float* y, const float* x, const float* gate, const f
   GRAFT_CHECK(N >= 0 && C > 0, "%s: N is %d and C is %d, expected N >= 0 and C > 0", op, N, C);
   if (N == 0) return GRAFT_OK;
   if (C <= kShortRow)
-    GRAFT_LAUNCH((norm_rows<Kind, true>), dim3(blocks(N, static_cast<int32_t>(kThreads / kWarp))), kThreads, 0, y, x,
-                 gate, w, N, C, eps);
+    GRAFT_LAUNCH_EARLY((norm_rows<Kind, true>), dim3(blocks(N, static_cast<int32_t>(kThreads / kWarp))), kThreads, 0, y,
+                       x, gate, w, N, C, eps);
   else
-    GRAFT_LAUNCH((norm_rows<Kind, false>), dim3(N), kThreads, kWarp * sizeof(float), y, x, gate, w, N, C, eps);
+    GRAFT_LAUNCH_EARLY((norm_rows<Kind, false>), dim3(N), kThreads, kWarp * sizeof(float), y, x, gate, w, N, C, eps);
   return launched(op);
 }
 
@@ -92,6 +96,6 @@ extern "C" int32_t graft_layer_norm(float* y, const float* x, const float* w, co
   GRAFT_CHECK(y && x && w && b, "layer_norm: null pointer");
   GRAFT_CHECK(N >= 0 && C > 0, "layer_norm: N is %d and C is %d, expected N >= 0 and C > 0", N, C);
   if (N == 0) return GRAFT_OK;
-  GRAFT_LAUNCH(layer_norm, dim3(N), kThreads, 2 * kWarp * sizeof(float), y, x, w, b, C, eps);
+  GRAFT_LAUNCH_EARLY(layer_norm, dim3(N), kThreads, 2 * kWarp * sizeof(float), y, x, w, b, C, eps);
   return launched("layer_norm");
 }

@@ -9,6 +9,8 @@ namespace {
 /// One block a row. y[i] = table[ids[i]]
 __global__ void embedding(float* y, const int32_t* ids, const void* table, int32_t V, int32_t C, int32_t dtype,
                           bool packed, Report* report) {
+  depend_launch();
+  depend_wait();
   const int32_t row = blockIdx.x, id = ids[row];
   if (id < 0 || id >= V) {
     if (threadIdx.x == 0) complain(report, kIndex, row, id, V - 1);
@@ -27,6 +29,8 @@ __global__ void embedding(float* y, const int32_t* ids, const void* table, int32
 
 /// One block a row: y[to] = x[from], one of the two given by the index.
 __global__ void move_rows(float* y, const float* x, const int32_t* index, int32_t C, bool scatter, Report* report) {
+  depend_launch();
+  depend_wait();
   const int64_t row = blockIdx.x, other = index[row];
   if (other < 0) {
     if (threadIdx.x == 0) complain(report, kIndex, static_cast<int32_t>(row), static_cast<int32_t>(other), 0x7fffffff);
@@ -38,17 +42,21 @@ __global__ void move_rows(float* y, const float* x, const int32_t* index, int32_
 }
 
 __global__ void add(float* y, const float* a, const float* b, uint64_t n) {
+  depend_launch();
+  depend_wait();
   for_each(n, [&](uint64_t i) { y[i] = a[i] + b[i]; });
 }
 
 __global__ void axpy(float* y, const float* x, uint64_t n, float alpha) {
+  depend_launch();
+  depend_wait();
   for_each(n, [&](uint64_t i) { y[i] = fmaf(alpha, x[i], y[i]); });
 }
 
 int32_t move(const char* op, float* y, const float* x, const int32_t* index, int32_t M, int32_t C, bool scatter) {
   GRAFT_CHECK(y && x && index, "Cannot move rows: a pointer is null");
   GRAFT_CHECK(M > 0 && C > 0, "Cannot move rows: M = %d, C = %d, expected positive sizes", M, C);
-  GRAFT_LAUNCH(move_rows, dim3(M), kThreads, 0, y, x, index, C, scatter, report());
+  GRAFT_LAUNCH_EARLY(move_rows, dim3(M), kThreads, 0, y, x, index, C, scatter, report());
   return launched(op);
 }
 
@@ -64,7 +72,7 @@ extern "C" int32_t graft_embedding(float* y, const int32_t* ids, const void* tab
               V, C);
   GRAFT_CHECK(dtype == GRAFT_F32 || dtype == GRAFT_BF16, "Cannot look up embeddings: dtype is %d, expected 0 or 1",
               dtype);
-  GRAFT_LAUNCH(embedding, dim3(N), kThreads, 0, y, ids, table, V, C, dtype, packed != 0, report());
+  GRAFT_LAUNCH_EARLY(embedding, dim3(N), kThreads, 0, y, ids, table, V, C, dtype, packed != 0, report());
   return launched("embedding");
 }
 
@@ -79,13 +87,13 @@ extern "C" int32_t graft_scatter_rows(float* y, const float* x, const int32_t* i
 extern "C" int32_t graft_add(float* y, const float* a, const float* b, uint64_t n) {
   GRAFT_CHECK(n > 0, "Cannot add vectors: there are no elements");
   GRAFT_CHECK(y && a && b, "Cannot add vectors: a pointer is null");
-  GRAFT_LAUNCH(add, grid_for(n), kThreads, 0, y, a, b, n);
+  GRAFT_LAUNCH_EARLY(add, grid_for(n), kThreads, 0, y, a, b, n);
   return launched("add");
 }
 
 extern "C" int32_t graft_axpy(float* y, const float* x, uint64_t n, float alpha) {
   GRAFT_CHECK(n > 0, "Cannot add vectors: there are no elements");
   GRAFT_CHECK(y && x, "Cannot add vectors: a pointer is null");
-  GRAFT_LAUNCH(axpy, grid_for(n), kThreads, 0, y, x, n, alpha);
+  GRAFT_LAUNCH_EARLY(axpy, grid_for(n), kThreads, 0, y, x, n, alpha);
   return launched("axpy");
 }
