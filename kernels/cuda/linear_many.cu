@@ -132,7 +132,8 @@ __global__ void __launch_bounds__(kThreadsMany) many_rows(const __grid_constant_
 
 bool aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % sizeof(float4) == 0; }
 
-/// Cuts the outputs of some products in blocks.
+}  // namespace
+
 ManyRows plan_of(const Product* products, int32_t count, const uint16_t* arranged, int32_t N, int32_t in) {
   ManyRows plan{};
   plan.count = count, plan.N = N, plan.chunks = input_chunks(in);
@@ -146,8 +147,6 @@ ManyRows plan_of(const Product* products, int32_t count, const uint16_t* arrange
   }
   return plan;
 }
-
-}  // namespace
 
 void multiply_on_mma(ManyRows& plan) {
   plan.row_tiles = blocks(plan.N, kBlockRows);

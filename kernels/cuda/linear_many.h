@@ -40,4 +40,10 @@ struct Product {
 /// arrange_many_rows() leaves it, at an address that is a multiple of 128.
 void multiply_many_rows(const Product* products, int32_t count, const uint16_t* arranged, int32_t N, int32_t in);
 
+/// Finds out, at start-up, whether this device's wgmma can be used; no other product is under way.
+void prepare_wgmma();
+/// What came of it, for people: "wgmma", "wgmma differs" (other bits than mma), "wgmma fails", "wgmma off"; null where
+/// the device has none.
+const char* wgmma_state();
+
 }  // namespace graft::gpu

@@ -1,9 +1,470 @@
-// The product of many rows on wgmma, which compute capability 9.0 has.
+// The product of many rows on wgmma, which compute capability 9.0 has: weights go from shared memory to registers as
+// they lie packed, rows are read where they stand. One warp orders copies, two warpgroups multiply 64 outputs each. A
+// block goes through tiles (whole sums), or a cluster of eight blocks takes a slice each of one tile where tiles are
+// few. Adds in the order of few_rows; whether the device's wgmma gives the bits of its mma is found out at start-up.
+#include <cstdlib>
+#include <cstring>
+#include <vector>
+
+#include "hopper.h"
 #include "many_rows.h"
 
 namespace graft::gpu {
 
+#if defined(GRAFT_SIMT)
+
+void prepare_wgmma() {}
+const char* wgmma_state() { return nullptr; }
 bool uses_wgmma() { return false; }
 void multiply_on_wgmma(ManyRows& plan) { multiply_on_mma(plan); }
+
+#else
+
+namespace {
+
+constexpr int32_t kMultipliers = 256, kBlockThreads = kMultipliers + 128,
+                  kWeightBytes = kTileWeights * kChunkTiles * kWarp * 16, kPieceRows = 32,
+                  kPieceBytes = kPieceRows * kSquare * 2, kSquareBytes = kSquareElements * 2, kAlign = 1024;
+
+/// A stage holds the weights of one chunk, then its rows in pieces of 4 KiB.
+constexpr int32_t stage_bytes(int32_t rows) { return kWeightBytes + rows * kSquare * 2; }
+/// What is kept of a gated tile while its halves are exchanged.
+constexpr int32_t kept_bytes(int32_t rows) { return rows * 256; }
+constexpr int32_t whole_stages(int32_t rows) { return rows == 192 ? 4 : rows == 128 ? 5 : 6; }
+constexpr int32_t whole_bytes(int32_t rows) {
+  return kAlign + whole_stages(rows) * (stage_bytes(rows) + 16) + kept_bytes(rows);
+}
+constexpr int32_t slice_stages(int32_t rows) { return rows == 128 ? 3 : 4; }
+constexpr int32_t slice_bytes(int32_t rows) { return kAlign + slice_stages(rows) * (stage_bytes(rows) + 16); }
+
+#if defined(GRAFT_SM90A)
+
+/// The ring of stages and its barriers, and how far one thread is in it.
+template <int32_t Stages, int32_t StageBytes>
+struct Ring {
+  uint32_t stages;
+  int32_t at = 0;
+  uint32_t round = 0;
+  bool given_up = false;
+
+  __device__ __forceinline__ Ring() { stages = (shared_address(shared_bytes()) + kAlign - 1) / kAlign * kAlign; }
+  __device__ __forceinline__ uint32_t full(int32_t s) const { return stages + Stages * StageBytes + 8 * s; }
+  __device__ __forceinline__ uint32_t empty(int32_t s) const { return full(s + Stages); }
+  __device__ __forceinline__ uint32_t stage() const { return stages + at * StageBytes; }
+  /// The ring's memory once it is free, and what lies behind it.
+  __device__ __forceinline__ float4* begin() const { return static_cast<float4*>(__cvta_shared_to_generic(stages)); }
+  __device__ __forceinline__ float4* rest() const {
+    return static_cast<float4*>(__cvta_shared_to_generic(full(2 * Stages)));
+  }
+  /// One thread, before all others go on.
+  __device__ __forceinline__ void open(uint32_t releases) const {
+    for (int32_t s = 0; s < Stages; s++) {
+      barrier_init(full(s), 1);
+      barrier_init(empty(s), releases);
+    }
+    barrier_init_fence();
+  }
+  __device__ __forceinline__ void advance() {
+    if (++at == Stages) at = 0, round ^= 1;
+  }
+  __device__ __forceinline__ void wait_full(int32_t* stuck) { wait(full(at), round, stuck); }
+  __device__ __forceinline__ void wait_empty(int32_t* stuck) { wait(empty(at), round ^ 1, stuck); }
+  /// All lanes of the warp are done with the stage in every block of the cluster.
+  __device__ __forceinline__ void release(int32_t cluster) const {
+    __syncwarp();
+    const int32_t lane = threadIdx.x % kWarp;
+    if (lane < cluster) barrier_arrive_at(empty(at), lane);
+  }
+
+ private:
+  /// A wait has an end, so that a device on which copies do not arrive is found out instead of hanging.
+  __device__ __forceinline__ void wait(uint32_t barrier, uint32_t parity, int32_t* stuck) {
+    constexpr int32_t kTries = 64, kTests = 1 << 26;
+    int32_t tries = 0;
+    while (!given_up) {
+      if (tries < kTries ? barrier_try(barrier, parity) : barrier_test(barrier, parity)) break;
+      if (++tries < kTests) continue;
+      if (stuck == nullptr) __trap();
+      *stuck = 1;
+      given_up = true;
+    }
+    __syncwarp();
+  }
+};
+
+/// The copying warp: fills the ring with chunks [begin, end) of a tile. Lanes 0 to 7 bring a tile of weights each, the
+/// next ones pieces of rows, which the blocks of a cluster share among them.
+template <int32_t Rows, int32_t Cluster, class R>
+__device__ __forceinline__ void fill(R& ring, const ManyRows& plan, const OutputBlock& block, int32_t row_tile,
+                                     int32_t begin, int32_t end, int32_t* stuck) {
+  constexpr int32_t kPieces = Rows / kPieceRows, kOwn = kPieces / Cluster;
+  constexpr uint16_t kAllBlocks = (1 << Cluster) - 1;
+  const int32_t lane = threadIdx.x % kWarp;
+  const unsigned char* from;
+  int32_t to, bytes, step;
+  if (lane < kTileWeights) {
+    bytes = step = kWeightBytes / kTileWeights;
+    to = lane * bytes;
+    from = reinterpret_cast<const unsigned char*>(block.weights(lane, plan.chunks));
+  } else {
+    const int32_t own = min(lane - kTileWeights, kOwn - 1);
+    const int32_t piece = Cluster == 1 ? own : static_cast<int32_t>(cluster_rank()) * kOwn + own;
+    const int32_t square = min(row_tile * (Rows / kSquare) + piece / 2, (plan.N + kSquare - 1) / kSquare - 1);
+    bytes = kPieceBytes, step = kSquareBytes;
+    to = kWeightBytes + piece * kPieceBytes;
+    from = reinterpret_cast<const unsigned char*>(plan.rows) +
+           static_cast<int64_t>(square) * plan.chunks * kSquareBytes + piece % 2 * kPieceBytes;
+  }
+  from += static_cast<int64_t>(begin) * step;
+  for (int32_t c = begin; c < end; c++, from += step) {
+    ring.wait_empty(stuck);
+    if (lane == 0) barrier_expect(ring.full(ring.at), stage_bytes(Rows));
+    __syncwarp();
+    if (lane < kTileWeights || (Cluster == 1 && lane < kTileWeights + kOwn))
+      copy_bulk(ring.stage() + to, from, bytes, ring.full(ring.at));
+    else if (lane < kTileWeights + kOwn)
+      copy_bulk_to(ring.stage() + to, from, bytes, ring.full(ring.at), kAllBlocks);
+    ring.advance();
+  }
+}
+
+/// A multiplying warp: adds the next chunk of the ring to the sums, or begins them with it. While it fetches weights to
+/// registers the other warpgroup multiplies.
+template <int32_t Rows, int32_t Cluster, class R>
+__device__ __forceinline__ void multiply(R& ring, float (&sums)[Rows / 8][4], bool begins, int32_t* stuck) {
+  const int32_t warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+  ring.wait_full(stuck);
+  const uint32_t weights = ring.stage() + (warp * kChunkTiles * kWarp + lane) * sizeof(uint4);
+  const uint64_t rows = swizzled_rows(ring.stage() + kWeightBytes);
+  uint4 a[kChunkTiles];
+#pragma unroll
+  for (int32_t k = 0; k < kChunkTiles; k++) a[k] = shared_load(weights + k * kWarp * sizeof(uint4));
+  wgmma_fence();
+#pragma unroll
+  for (int32_t k = 0; k < kChunkTiles; k++) wgmma(sums, a[k], rows + 2 * k, k > 0 || !begins);
+  wgmma_commit();
+  wgmma_wait(sums);
+  ring.release(Cluster);
+  ring.advance();
+}
+
+template <int32_t Tiles>
+__device__ __forceinline__ void add(float (&totals)[Tiles][4], const float (&sums)[Tiles][4]) {
+#pragma unroll
+  for (int32_t j = 0; j < Tiles; j++)
+#pragma unroll
+    for (int32_t i = 0; i < 4; i++) totals[j][i] += sums[j][i];
+}
+
+/// Writes a tile's sums by way of shared memory, half of the rows at a time. Of a gated tile the first warpgroup has
+/// the gate, the second what it gates, and they take turns.
+template <int32_t Rows>
+__device__ __forceinline__ void put_tile(const ManyRows& plan, const OutputBlock& block, int32_t row_tile,
+                                         const float (&totals)[Rows / 8][4], float4* kept) {
+  constexpr int32_t kHalf = Rows / 16, kGroup = kMultipliers / 2;
+  const int32_t group = threadIdx.x / kGroup, place = threadIdx.x % kGroup;
+  const int32_t output = block.output(threadIdx.x / kWarp), step = block.gated() ? 2 : 1;
+#pragma unroll
+  for (int32_t half = 0; half < 2; half++) {
+    if (block.gated()) named_barrier(1, kMultipliers);  // what was kept before is read
+#pragma unroll
+    for (int32_t j = 0; j < kHalf; j++) {
+      const auto& t = totals[half * kHalf + j];
+      kept[j * kMultipliers + threadIdx.x] = make_float4(t[0], t[1], t[2], t[3]);
+    }
+    if (block.gated()) named_barrier(1, kMultipliers);
+#pragma unroll 1
+    for (int32_t j = block.gated() ? group : 0; j < kHalf; j += step) {
+      const float4 sum = kept[j * kMultipliers + (block.gated() ? place : threadIdx.x)];
+      float v[4] = {sum.x, sum.y, sum.z, sum.w};
+      if (block.gated()) gate(v, kept[j * kMultipliers + kGroup + place]);
+      put_sums(plan, block, output, row_tile * Rows + (half * kHalf + j) * 8, v);
+    }
+  }
+}
+
+#endif
+
+/// Whole sums: each cluster goes through tiles of Cluster blocks of outputs by the same rows.
+template <int32_t Rows, int32_t Cluster>
+__global__ void __launch_bounds__(kBlockThreads, 1) whole_sums(const __grid_constant__ ManyRows plan, int32_t* stuck) {
+#if defined(GRAFT_SM90A)
+  Ring<whole_stages(Rows), stage_bytes(Rows)> ring;
+  const int32_t wide_blocks = (plan.first_block[plan.count] + Cluster - 1) / Cluster;
+  const int32_t tiles = wide_blocks * plan.row_tiles, step = gridDim.x / Cluster, first = blockIdx.x / Cluster;
+  const int32_t rank = Cluster == 1 ? 0 : cluster_rank();
+  if (threadIdx.x == 0) ring.open(Cluster * kMultipliers / kWarp);
+  __syncthreads();
+  if (Cluster > 1) cluster_barrier();
+  if (threadIdx.x >= kMultipliers) {
+    give_registers<40>();
+    if (threadIdx.x < kMultipliers + kWarp)
+      for (int32_t at = first; at < tiles; at += step) {
+        int32_t wide_block, row_tile;
+        place_tile(plan, at, wide_blocks, wide_block, row_tile);
+        fill<Rows, Cluster>(ring, plan, OutputBlock(plan, wide_block * Cluster + rank), row_tile, 0, plan.chunks,
+                            stuck);
+      }
+    __syncwarp();
+  } else {
+    take_registers<232>();
+    float sums[Rows / 8][4] = {};
+    for (int32_t at = first; at < tiles; at += step) {
+      int32_t wide_block, row_tile;
+      place_tile(plan, at, wide_blocks, wide_block, row_tile);
+      float totals[Rows / 8][4] = {};
+      Slices slices(plan.chunks);
+      bool begins = true;
+      for (int32_t c = 0; c < plan.chunks; c++) {
+        if (slices.begins(c)) {
+          add(totals, sums);
+          begins = true;
+        }
+        multiply<Rows, Cluster>(ring, sums, begins, stuck);
+        begins = false;
+      }
+      add(totals, sums);
+      put_tile<Rows>(plan, OutputBlock(plan, wide_block * Cluster + rank), row_tile, totals, ring.rest());
+    }
+  }
+  if (Cluster > 1) cluster_barrier();  // nobody writes to, or arrives at, a block that has ended
+#endif
+}
+
+/// One tile by a cluster of eight blocks, block r of which sums slice r; then each adds the slices of an eighth of it.
+template <int32_t Rows>
+__global__ void __launch_bounds__(kMultipliers, 2) slice_sums(const __grid_constant__ ManyRows plan, int32_t* stuck) {
+#if defined(GRAFT_SM90A)
+  constexpr int32_t kStages = slice_stages(Rows);
+  Ring<kStages, stage_bytes(Rows)> ring;
+  static_assert(Rows * kTileOutputs * 4 <= slice_stages(Rows) * stage_bytes(Rows), "the sums of a tile fit the ring");
+  int32_t wanted, row_tile;
+  place_tile(plan, blockIdx.x / kSlices, plan.first_block[plan.count], wanted, row_tile);
+  const OutputBlock block(plan, wanted);
+  const int32_t rank = cluster_rank(), tiles = plan.chunks * kChunkTiles;
+  const int32_t begin = slice_begin(rank, tiles) / kChunkTiles, end = slice_begin(rank + 1, tiles) / kChunkTiles;
+  if (threadIdx.x == 0) ring.open(kMultipliers / kWarp);
+  __syncthreads();
+  float4* kept = ring.begin();  // [8 rows][thread]
+  // The first warp orders copies beside its work: a stage is filled anew one chunk after it was read.
+  auto filling = ring;
+  const bool fills = threadIdx.x < kWarp;
+  if (fills) fill<Rows, 1>(filling, plan, block, row_tile, begin, min(begin + kStages, end), stuck);
+  float sums[Rows / 8][4] = {};
+  for (int32_t c = begin; c < end; c++) {
+    multiply<Rows, 1>(ring, sums, c == begin, stuck);
+    const int32_t next = c - 1 + kStages;
+    if (fills && c > begin && next < end) fill<Rows, 1>(filling, plan, block, row_tile, next, next + 1, stuck);
+  }
+  __syncthreads();  // the ring is free
+#pragma unroll
+  for (int32_t j = 0; j < Rows / 8; j++)
+    kept[j * kMultipliers + threadIdx.x] = make_float4(sums[j][0], sums[j][1], sums[j][2], sums[j][3]);
+  cluster_barrier();
+  constexpr int32_t kOwn = Rows / 8 / kSlices, kGroup = kMultipliers / 2;
+  const auto total = [&](int32_t j, int32_t thread, float(&v)[4]) {
+    v[0] = v[1] = v[2] = v[3] = 0;
+#pragma unroll
+    for (int32_t s = 0; s < kSlices; s++) {
+      const float4 part = cluster_load(ring.stages + (j * kMultipliers + thread) * sizeof(float4), s);
+      v[0] += part.x, v[1] += part.y, v[2] += part.z, v[3] += part.w;
+    }
+  };
+  const int32_t place = block.gated() ? threadIdx.x % kGroup : threadIdx.x, step = block.gated() ? 2 : 1;
+  for (int32_t j = rank * kOwn + (block.gated() ? threadIdx.x / kGroup : 0); j < (rank + 1) * kOwn; j += step) {
+    float v[4];
+    total(j, place, v);
+    if (block.gated()) {
+      float up[4];
+      total(j, place + kGroup, up);
+      gate(v, make_float4(up[0], up[1], up[2], up[3]));
+    }
+    put_sums(plan, block, block.output(place / kWarp), row_tile * Rows + j * 8, v);
+  }
+  cluster_barrier();  // a block's sums stay until all have read them
+#endif
+}
+
+/// How a product is cut.
+struct Form {
+  int32_t rows, cluster;
+  bool slices;
+};
+constexpr Form kForms[] = {{192, 2, false}, {128, 2, false}, {64, 2, false},  {128, 8, true},
+                           {64, 8, true},   {192, 1, false}, {128, 1, false}, {64, 1, false}};
+/// Forms without clusters of two, for a device that does better so.
+constexpr int32_t kPaired = 3, kAlone = 5;
+
+enum class State { kUnknown, kAbsent, kOff, kDiffers, kFails, kEqual };
+State the_state = State::kUnknown;
+int32_t multiprocessors = 0;
+bool pairs = true;
+
+bool set_to(const char* name, const char* value) {
+  const char* setting = std::getenv(name);
+  return setting != nullptr && std::strcmp(setting, value) == 0;
+}
+
+using Kernel = void (*)(ManyRows, int32_t*);
+Kernel kernel_of(const Form& form) {
+  if (form.slices) return form.rows == 128 ? slice_sums<128> : slice_sums<64>;
+  if (form.cluster == 2)
+    return form.rows == 192 ? whole_sums<192, 2> : form.rows == 128 ? whole_sums<128, 2> : whole_sums<64, 2>;
+  return form.rows == 192 ? whole_sums<192, 1> : form.rows == 128 ? whole_sums<128, 1> : whole_sums<64, 1>;
+}
+int32_t bytes_of(const Form& form) { return form.slices ? slice_bytes(form.rows) : whole_bytes(form.rows); }
+
+cudaError_t launch(ManyRows& plan, const Form& form, int32_t* stuck) {
+  plan.row_tiles = blocks(plan.N, form.rows);
+  plan.band = blocks(plan.row_tiles, blocks(plan.row_tiles, 12));
+  const int32_t out_blocks = plan.first_block[plan.count];
+  cudaLaunchAttribute cluster{};
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim = {static_cast<unsigned>(form.cluster), 1, 1};
+  cudaLaunchConfig_t config{};
+  if (form.slices) {
+    config.gridDim = dim3(out_blocks * plan.row_tiles * kSlices);
+    config.blockDim = dim3(kMultipliers);
+  } else {
+    const int32_t tiles = blocks(out_blocks, form.cluster) * plan.row_tiles, room = multiprocessors / form.cluster;
+    config.gridDim = dim3((tiles < room ? tiles : room) * form.cluster);
+    config.blockDim = dim3(kBlockThreads);
+  }
+  config.dynamicSmemBytes = bytes_of(form);
+  config.stream = stream();
+  config.attrs = &cluster;
+  config.numAttrs = 1;
+  return cudaLaunchKernelEx(&config, kernel_of(form), plan, stuck);
+}
+
+/// Cycles that a product takes in this form, roughly: the slower of the tensor cores (2048 multiply-adds a cycle and
+/// multiprocessor) and the L2 cache (about 45 bytes), for as many tiles as come one after another.
+double cycles_of(const ManyRows& plan, const Form& form) {
+  const int32_t out_blocks = plan.first_block[plan.count], row_tiles = blocks(plan.N, form.rows);
+  const int32_t fetched = kTileOutputs + (form.cluster == 2 ? form.rows / 2 : form.rows);
+  const double arithmetic = kTileOutputs * form.rows * kSquare / 2048.0, traffic = fetched * kSquare * 2 / 45.0;
+  const double chunk = 1.05 * (arithmetic > traffic ? arithmetic : traffic) + 30;
+  double cycles;
+  if (form.slices) {
+    const int32_t turns = blocks(out_blocks * row_tiles * kSlices, multiprocessors);
+    cycles = turns * chunk * plan.chunks / kSlices + 4000;
+  } else {
+    const int32_t turns = blocks(blocks(out_blocks, form.cluster) * row_tiles, multiprocessors / form.cluster);
+    cycles = turns * (chunk * plan.chunks + 14.0 * form.rows + 800);
+  }
+  const double streaming = out_blocks * double{kWeightBytes} * plan.chunks / 2700;
+  return (cycles > streaming ? cycles : streaming) + cycles / 8;
+}
+
+/// Numbers of many magnitudes, so that sums in another order have other bits.
+void randomize(uint16_t* to, size_t count, uint32_t seed) {
+  for (size_t i = 0; i < count; i++) {
+    seed = seed * 1664525u + 1013904223u;
+    to[i] = static_cast<uint16_t>((seed >> 16 & 0x8000) | (116 + (seed >> 20) % 14) << 7 | (seed >> 8 & 0x7f));
+  }
+}
+
+/// Whether every form gives the bits of mma(): two products, one gated, of odd sizes and slices of unequal length.
+State compare() {
+  constexpr int32_t kN = 300, kIn = 1600, kOut = 392, kGated = 200;
+  constexpr uint64_t kPlain = output_tiles(kOut) * kTile * kIn, kPair = output_tiles(kGated) * kTile * kIn;
+  constexpr uint64_t kRowElements = arranged_bytes(kN, kIn) / 2, kElements = kPlain + 2 * kPair + kRowElements;
+  constexpr uint64_t kAdded = kOut + kN * kOut, kResults = kN * (kOut + kGated);
+  std::vector<uint16_t> data(kElements + 2 * kAdded);
+  randomize(data.data(), kElements, 1);
+  std::vector<float> added(kAdded), expected(kResults), actual(kResults);
+  for (size_t i = 0; i < added.size(); i++) added[i] = static_cast<float>(i % 97) / 64 - 0.7f;
+  std::memcpy(data.data() + kElements, added.data(), kAdded * sizeof(float));
+  unsigned char* memory = nullptr;
+  const size_t data_bytes = data.size() * 2, result_bytes = kResults * sizeof(float);
+  const cudaStream_t s = stream();
+  cudaError_t error = cudaMalloc(reinterpret_cast<void**>(&memory), data_bytes + result_bytes + 16);
+  if (error != cudaSuccess) return State::kFails;
+  auto* weights = reinterpret_cast<uint16_t*>(memory);
+  auto* bias = reinterpret_cast<float*>(weights + kElements);
+  auto* results = reinterpret_cast<float*>(memory + data_bytes);
+  auto* stuck = reinterpret_cast<int32_t*>(results + kResults);
+  const Product products[] = {
+      {results, weights, nullptr, bias, bias + kOut, kOut, GRAFT_GELU_TANH},
+      {results + kN * kOut, weights + kPlain, weights + kPlain + kPair, nullptr, nullptr, kGated, GRAFT_IDENTITY}};
+  const auto run = [&](std::vector<float>& out, const Form* form) {
+    ManyRows plan = plan_of(products, 2, weights + kPlain + 2 * kPair, kN, kIn);
+    error = cudaMemsetAsync(results, 0xff, result_bytes, s);
+    if (error == cudaSuccess) error = cudaMemsetAsync(stuck, 0, sizeof *stuck, s);
+    if (form == nullptr) multiply_on_mma(plan);
+    if (error == cudaSuccess) error = form == nullptr ? cudaGetLastError() : launch(plan, *form, stuck);
+    int32_t was_stuck = 0;
+    if (error == cudaSuccess) error = cudaMemcpyAsync(out.data(), results, result_bytes, cudaMemcpyDeviceToHost, s);
+    if (error == cudaSuccess) error = cudaMemcpyAsync(&was_stuck, stuck, 4, cudaMemcpyDeviceToHost, s);
+    if (error == cudaSuccess) error = cudaStreamSynchronize(s);
+    return error == cudaSuccess && was_stuck == 0;
+  };
+  error = cudaMemcpyAsync(memory, data.data(), data_bytes, cudaMemcpyHostToDevice, s);
+  State state = error == cudaSuccess && run(expected, nullptr) ? State::kEqual : State::kFails;
+  for (const Form& form : kForms) {
+    if (state != State::kEqual) break;
+    if (!run(actual, &form))
+      state = State::kFails;
+    else if (std::memcmp(expected.data(), actual.data(), result_bytes) != 0)
+      state = State::kDiffers;
+  }
+  cudaGetLastError();  // a launch that was refused leaves nothing behind
+  cudaFree(memory);
+  return state;
+}
+
+}  // namespace
+
+void prepare_wgmma() {
+  if (the_state != State::kUnknown) return;
+  int device = 0, major = 0, minor = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
+  cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
+  pairs = !set_to("GRAFT_WGMMA_PAIRS", "0");
+  the_state = major != 9 || minor != 0 ? State::kAbsent : set_to("GRAFT_WGMMA", "0") ? State::kOff : State::kEqual;
+  if (the_state != State::kEqual) return;
+  for (const Form& form : kForms) {
+    const auto* kernel = reinterpret_cast<const void*>(kernel_of(form));
+    if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes_of(form)) != cudaSuccess)
+      the_state = State::kFails;
+  }
+  if (the_state == State::kEqual) the_state = compare();
+  cudaGetLastError();
+}
+
+const char* wgmma_state() {
+  switch (the_state) {
+    case State::kEqual:
+      return "wgmma";
+    case State::kOff:
+      return "wgmma off";
+    case State::kDiffers:
+      return "wgmma differs";
+    case State::kFails:
+      return "wgmma fails";
+    default:
+      return nullptr;
+  }
+}
+
+bool uses_wgmma() { return the_state == State::kEqual; }
+
+void multiply_on_wgmma(ManyRows& plan) {
+  const Form* best = nullptr;
+  double least = 0;
+  for (int32_t i = 0; i < kAlone + kPaired; i++) {
+    const Form& form = kForms[i];
+    if (form.cluster == (pairs ? 1 : 2)) continue;
+    const double cycles = cycles_of(plan, form);
+    if (best != nullptr && cycles >= least) continue;
+    best = &form;
+    least = cycles;
+  }
+  launch(plan, *best, nullptr);
+}
+
+#endif
 
 }  // namespace graft::gpu

@@ -77,7 +77,7 @@ __device__ __forceinline__ void exchange_four(float (&v)[4]) {
 }
 
 __device__ __forceinline__ float activated(float x, int32_t activation) {
-  return activation == 0 ? x : activation == 1 ? silu(x) : gelu_tanh(x);
+  return activation == GRAFT_IDENTITY ? x : activation == GRAFT_SILU ? silu(x) : gelu_tanh(x);
 }
 
 /// Writes 16 outputs of 8 rows, of which the warp's lanes hold the sums as mma() leaves them.
@@ -94,7 +94,7 @@ __device__ __forceinline__ void put_sums(const ManyRows& plan, const OutputBlock
       const float4 bias = *reinterpret_cast<const float4*>(product.bias + o);
       v[0] += bias.x, v[1] += bias.y, v[2] += bias.z, v[3] += bias.w;
     }
-    if (product.activation != 0)
+    if (product.activation != GRAFT_IDENTITY)
 #pragma unroll
       for (float& x : v) x = activated(x, product.activation);
     if (product.residual != nullptr) {
@@ -132,11 +132,14 @@ struct Slices {
   }
 };
 
-// ---- the form on wgmma (linear_wgmma.cu) ----
-/// Whether products go through it: the device has it, it gave the bits of mma() at start-up, and nobody turned it off.
-bool uses_wgmma();
-void multiply_on_wgmma(ManyRows& plan);
+/// Cuts the outputs of some products in blocks (linear_many.cu).
+ManyRows plan_of(const Product* products, int32_t count, const uint16_t* arranged, int32_t N, int32_t in);
+
 /// The form on mma(), which every device has (linear_many.cu).
 void multiply_on_mma(ManyRows& plan);
+/// The form on wgmma (linear_wgmma.cu).
+void multiply_on_wgmma(ManyRows& plan);
+/// Whether products go through it: the device has it, it gave the bits of mma() at start-up, and GRAFT_WGMMA is not 0.
+bool uses_wgmma();
 
 }  // namespace graft::gpu
