@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "device.h"
+#include "linear_many.h"
 
 namespace graft::gpu {
 int32_t open();
@@ -62,7 +63,9 @@ extern "C" int32_t graft_init(int32_t) {
   if (device.major < 8)
     return graft::fail(GRAFT_UNSUPPORTED, "%s has compute capability %d.%d, expected 8.0 or newer", device.name,
                        device.major, device.minor);
-  return open();
+  GRAFT_TRY(open());
+  prepare_wgmma();
+  return GRAFT_OK;
 }
 
 extern "C" int32_t graft_device_info(char* json_host, int32_t capacity) {
@@ -72,12 +75,14 @@ extern "C" int32_t graft_device_info(char* json_host, int32_t capacity) {
   cudaDriverGetVersion(&driver);
   if (cudaGetDeviceProperties(&device, 0) != cudaSuccess || cudaMemGetInfo(&unused, &total) != cudaSuccess)
     return graft::fail(GRAFT_DEVICE, "Cannot describe the device: it does not answer");
+  const char* wgmma = wgmma_state();
   char text[640];
   const int length =
       snprintf(text, sizeof text,
-               R"({"name":"%s","backend":"cuda","isa":"sm_%d%d","threads":%d,"features":["driver %d.%d"],)"
+               R"({"name":"%s","backend":"cuda","isa":"sm_%d%d","threads":%d,"features":["driver %d.%d"%s%s%s],)"
                R"("memory":%llu,"free":%llu})",
                device.name, device.major, device.minor, device.multiProcessorCount, driver / 1000, driver % 1000 / 10,
+               wgmma == nullptr ? "" : ",\"", wgmma == nullptr ? "" : wgmma, wgmma == nullptr ? "" : "\"",
                (unsigned long long)total, (unsigned long long)unused);
   return write_json(json_host, capacity, text, length);
 }

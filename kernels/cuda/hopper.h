@@ -1,5 +1,5 @@
-// Instructions of compute capability 9.0: barriers on which copies complete, copies by the block, clusters, and products of
-// a warpgroup. For device code that is compiled for sm_90a; elsewhere nothing of it exists.
+// Instructions of compute capability 9.0: barriers on which copies complete, copies by the block, clusters, and
+// products of a warpgroup. For device code that is compiled for sm_90a; elsewhere nothing of it exists.
 #pragma once
 #include "device.h"
 
@@ -24,8 +24,7 @@ __device__ __forceinline__ void barrier_init_fence() {
 }
 /// Arrives, and says how many bytes the phase waits for.
 __device__ __forceinline__ void barrier_expect(uint32_t barrier, uint32_t bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
-               : "memory");
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
 /// Arrives at the same barrier of block `rank` of the cluster.
 __device__ __forceinline__ void barrier_arrive_at(uint32_t barrier, uint32_t rank) {
@@ -142,13 +141,6 @@ __device__ __forceinline__ void wgmma_wait(float (&d)[Tiles][4]) {
     for (int i = 0; i < 4; i++) asm volatile("" : "+f"(d[j][i])::"memory");
 }
 
-/// How wgmma finds its right operand: 16 inputs of rows that lie one after another in units of 16 bytes with the
-/// 128-byte swizzle, eight rows in 1024 bytes. The first row stands at a multiple of 1024; 16 inputs further: + 2.
-__device__ __forceinline__ uint64_t swizzled_rows(uint32_t rows) {
-  constexpr uint64_t kEightRows = 1024 / 16, kSwizzle128 = 1;
-  return (rows & 0x3ffff) / 16 | uint64_t{1} << 16 | kEightRows << 32 | kSwizzle128 << 62;
-}
-
 #define GRAFT_FOUR(v) "+f"(v[0]), "+f"(v[1]), "+f"(v[2]), "+f"(v[3])
 /// d += a b, or a b where add is 0, of 64 by 8 Tiles by 16: d[j] and a as mma() has them for the warp's 16 rows.
 /// Under way until wgmma_wait().
@@ -159,7 +151,8 @@ __device__ __forceinline__ void wgmma(float (&d)[8][4], const uint4& a, uint64_t
       "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15,"
       " %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
       "{%32, %33, %34, %35}, %36, p, 1, 1, 0;\n}"
-      : GRAFT_FOUR(d[0]), GRAFT_FOUR(d[1]), GRAFT_FOUR(d[2]), GRAFT_FOUR(d[3]), GRAFT_FOUR(d[4]), GRAFT_FOUR(d[5]), GRAFT_FOUR(d[6]), GRAFT_FOUR(d[7])
+      : GRAFT_FOUR(d[0]), GRAFT_FOUR(d[1]), GRAFT_FOUR(d[2]), GRAFT_FOUR(d[3]), GRAFT_FOUR(d[4]), GRAFT_FOUR(d[5]),
+        GRAFT_FOUR(d[6]), GRAFT_FOUR(d[7])
       : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b), "r"(add));
 }
 __device__ __forceinline__ void wgmma(float (&d)[16][4], const uint4& a, uint64_t b, uint32_t add) {
@@ -171,7 +164,9 @@ __device__ __forceinline__ void wgmma(float (&d)[16][4], const uint4& a, uint64_
       " %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47,"
       " %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
       "{%64, %65, %66, %67}, %68, p, 1, 1, 0;\n}"
-      : GRAFT_FOUR(d[0]), GRAFT_FOUR(d[1]), GRAFT_FOUR(d[2]), GRAFT_FOUR(d[3]), GRAFT_FOUR(d[4]), GRAFT_FOUR(d[5]), GRAFT_FOUR(d[6]), GRAFT_FOUR(d[7]), GRAFT_FOUR(d[8]), GRAFT_FOUR(d[9]), GRAFT_FOUR(d[10]), GRAFT_FOUR(d[11]), GRAFT_FOUR(d[12]), GRAFT_FOUR(d[13]), GRAFT_FOUR(d[14]), GRAFT_FOUR(d[15])
+      : GRAFT_FOUR(d[0]), GRAFT_FOUR(d[1]), GRAFT_FOUR(d[2]), GRAFT_FOUR(d[3]), GRAFT_FOUR(d[4]), GRAFT_FOUR(d[5]),
+        GRAFT_FOUR(d[6]), GRAFT_FOUR(d[7]), GRAFT_FOUR(d[8]), GRAFT_FOUR(d[9]), GRAFT_FOUR(d[10]), GRAFT_FOUR(d[11]),
+        GRAFT_FOUR(d[12]), GRAFT_FOUR(d[13]), GRAFT_FOUR(d[14]), GRAFT_FOUR(d[15])
       : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b), "r"(add));
 }
 __device__ __forceinline__ void wgmma(float (&d)[24][4], const uint4& a, uint64_t b, uint32_t add) {
@@ -185,7 +180,11 @@ __device__ __forceinline__ void wgmma(float (&d)[24][4], const uint4& a, uint64_
       " %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79,"
       " %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95}, "
       "{%96, %97, %98, %99}, %100, p, 1, 1, 0;\n}"
-      : GRAFT_FOUR(d[0]), GRAFT_FOUR(d[1]), GRAFT_FOUR(d[2]), GRAFT_FOUR(d[3]), GRAFT_FOUR(d[4]), GRAFT_FOUR(d[5]), GRAFT_FOUR(d[6]), GRAFT_FOUR(d[7]), GRAFT_FOUR(d[8]), GRAFT_FOUR(d[9]), GRAFT_FOUR(d[10]), GRAFT_FOUR(d[11]), GRAFT_FOUR(d[12]), GRAFT_FOUR(d[13]), GRAFT_FOUR(d[14]), GRAFT_FOUR(d[15]), GRAFT_FOUR(d[16]), GRAFT_FOUR(d[17]), GRAFT_FOUR(d[18]), GRAFT_FOUR(d[19]), GRAFT_FOUR(d[20]), GRAFT_FOUR(d[21]), GRAFT_FOUR(d[22]), GRAFT_FOUR(d[23])
+      : GRAFT_FOUR(d[0]), GRAFT_FOUR(d[1]), GRAFT_FOUR(d[2]), GRAFT_FOUR(d[3]), GRAFT_FOUR(d[4]), GRAFT_FOUR(d[5]),
+        GRAFT_FOUR(d[6]), GRAFT_FOUR(d[7]), GRAFT_FOUR(d[8]), GRAFT_FOUR(d[9]), GRAFT_FOUR(d[10]), GRAFT_FOUR(d[11]),
+        GRAFT_FOUR(d[12]), GRAFT_FOUR(d[13]), GRAFT_FOUR(d[14]), GRAFT_FOUR(d[15]), GRAFT_FOUR(d[16]),
+        GRAFT_FOUR(d[17]), GRAFT_FOUR(d[18]), GRAFT_FOUR(d[19]), GRAFT_FOUR(d[20]), GRAFT_FOUR(d[21]),
+        GRAFT_FOUR(d[22]), GRAFT_FOUR(d[23])
       : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b), "r"(add));
 }
 #undef GRAFT_FOUR

@@ -1,30 +1,17 @@
-// The product of many rows on wgmma, which compute capability 9.0 has: weights go from shared memory to registers as
+// Products of many rows on wgmma, which compute capability 9.0 has: weights go from shared memory to registers as
 // they lie packed, rows are read where they stand. One warp orders copies, two warpgroups multiply 64 outputs each. A
 // block goes through tiles (whole sums), or a cluster of eight blocks takes a slice each of one tile where tiles are
 // few. Adds in the order of few_rows; whether the device's wgmma gives the bits of its mma is found out at start-up.
-#include <cstdlib>
-#include <cstring>
-#include <vector>
-
 #include "hopper.h"
-#include "many_rows.h"
+#include "host.h"
+#include "wgmma_forms.h"
+
+#if !defined(GRAFT_SIMT)
 
 namespace graft::gpu {
-
-#if defined(GRAFT_SIMT)
-
-void prepare_wgmma() {}
-const char* wgmma_state() { return nullptr; }
-bool uses_wgmma() { return false; }
-void multiply_on_wgmma(ManyRows& plan) { multiply_on_mma(plan); }
-
-#else
-
 namespace {
 
-constexpr int32_t kMultipliers = 256, kBlockThreads = kMultipliers + 128,
-                  kWeightBytes = kTileWeights * kChunkTiles * kWarp * 16, kPieceRows = 32,
-                  kPieceBytes = kPieceRows * kSquare * 2, kSquareBytes = kSquareElements * 2, kAlign = 1024;
+constexpr int32_t kMultipliers = 256, kBlockThreads = kMultipliers + 128, kAlign = 1024;
 
 /// A stage holds the weights of one chunk, then its rows in pieces of 4 KiB.
 constexpr int32_t stage_bytes(int32_t rows) { return kWeightBytes + rows * kSquare * 2; }
@@ -38,6 +25,8 @@ constexpr int32_t slice_stages(int32_t rows) { return rows == 128 ? 3 : 4; }
 constexpr int32_t slice_bytes(int32_t rows) { return kAlign + slice_stages(rows) * (stage_bytes(rows) + 16); }
 
 #if defined(GRAFT_SM90A)
+
+constexpr int32_t kPieceRows = 32, kPieceBytes = kPieceRows * kSquare * 2, kSquareBytes = kSquareElements * 2;
 
 /// The ring of stages and its barriers, and how far one thread is in it.
 template <int32_t Stages, int32_t StageBytes>
@@ -134,11 +123,11 @@ template <int32_t Rows, int32_t Cluster, class R>
 __device__ __forceinline__ void multiply(R& ring, float (&sums)[Rows / 8][4], bool begins, int32_t* stuck) {
   const int32_t warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   ring.wait_full(stuck);
-  const uint32_t weights = ring.stage() + (warp * kChunkTiles * kWarp + lane) * sizeof(uint4);
-  const uint64_t rows = swizzled_rows(ring.stage() + kWeightBytes);
+  const uint32_t weights = ring.stage() + weight_place(warp, 0, lane);
+  const uint64_t rows = rows_descriptor(ring.stage() + kWeightBytes);
   uint4 a[kChunkTiles];
 #pragma unroll
-  for (int32_t k = 0; k < kChunkTiles; k++) a[k] = shared_load(weights + k * kWarp * sizeof(uint4));
+  for (int32_t k = 0; k < kChunkTiles; k++) a[k] = shared_load(weights + weight_place(0, k, 0));
   wgmma_fence();
 #pragma unroll
   for (int32_t k = 0; k < kChunkTiles; k++) wgmma(sums, a[k], rows + 2 * k, k > 0 || !begins);
@@ -285,36 +274,23 @@ __global__ void __launch_bounds__(kMultipliers, 2) slice_sums(const __grid_const
 #endif
 }
 
-/// How a product is cut.
-struct Form {
-  int32_t rows, cluster;
-  bool slices;
-};
-constexpr Form kForms[] = {{192, 2, false}, {128, 2, false}, {64, 2, false},  {128, 8, true},
-                           {64, 8, true},   {192, 1, false}, {128, 1, false}, {64, 1, false}};
-/// Forms without clusters of two, for a device that does better so.
-constexpr int32_t kPaired = 3, kAlone = 5;
-
-enum class State { kUnknown, kAbsent, kOff, kDiffers, kFails, kEqual };
-State the_state = State::kUnknown;
-int32_t multiprocessors = 0;
-bool pairs = true;
-
-bool set_to(const char* name, const char* value) {
-  const char* setting = std::getenv(name);
-  return setting != nullptr && std::strcmp(setting, value) == 0;
-}
-
 using Kernel = void (*)(ManyRows, int32_t*);
-Kernel kernel_of(const Form& form) {
+Kernel kernel_of(const WgmmaForm& form) {
   if (form.slices) return form.rows == 128 ? slice_sums<128> : slice_sums<64>;
   if (form.cluster == 2)
     return form.rows == 192 ? whole_sums<192, 2> : form.rows == 128 ? whole_sums<128, 2> : whole_sums<64, 2>;
   return form.rows == 192 ? whole_sums<192, 1> : form.rows == 128 ? whole_sums<128, 1> : whole_sums<64, 1>;
 }
-int32_t bytes_of(const Form& form) { return form.slices ? slice_bytes(form.rows) : whole_bytes(form.rows); }
+int32_t bytes_of(const WgmmaForm& form) { return form.slices ? slice_bytes(form.rows) : whole_bytes(form.rows); }
 
-cudaError_t launch(ManyRows& plan, const Form& form, int32_t* stuck) {
+}  // namespace
+
+bool prepare_form(const WgmmaForm& form) {
+  return cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel_of(form)),
+                              cudaFuncAttributeMaxDynamicSharedMemorySize, bytes_of(form)) == cudaSuccess;
+}
+
+cudaError_t launch_form(ManyRows& plan, const WgmmaForm& form, int32_t* stuck) {
   plan.row_tiles = blocks(plan.N, form.rows);
   plan.band = blocks(plan.row_tiles, blocks(plan.row_tiles, 12));
   const int32_t out_blocks = plan.first_block[plan.count];
@@ -326,7 +302,8 @@ cudaError_t launch(ManyRows& plan, const Form& form, int32_t* stuck) {
     config.gridDim = dim3(out_blocks * plan.row_tiles * kSlices);
     config.blockDim = dim3(kMultipliers);
   } else {
-    const int32_t tiles = blocks(out_blocks, form.cluster) * plan.row_tiles, room = multiprocessors / form.cluster;
+    const int32_t tiles = blocks(out_blocks, form.cluster) * plan.row_tiles,
+                  room = num_multiprocessors() / form.cluster;
     config.gridDim = dim3((tiles < room ? tiles : room) * form.cluster);
     config.blockDim = dim3(kBlockThreads);
   }
@@ -337,134 +314,6 @@ cudaError_t launch(ManyRows& plan, const Form& form, int32_t* stuck) {
   return cudaLaunchKernelEx(&config, kernel_of(form), plan, stuck);
 }
 
-/// Cycles that a product takes in this form, roughly: the slower of the tensor cores (2048 multiply-adds a cycle and
-/// multiprocessor) and the L2 cache (about 45 bytes), for as many tiles as come one after another.
-double cycles_of(const ManyRows& plan, const Form& form) {
-  const int32_t out_blocks = plan.first_block[plan.count], row_tiles = blocks(plan.N, form.rows);
-  const int32_t fetched = kTileOutputs + (form.cluster == 2 ? form.rows / 2 : form.rows);
-  const double arithmetic = kTileOutputs * form.rows * kSquare / 2048.0, traffic = fetched * kSquare * 2 / 45.0;
-  const double chunk = 1.05 * (arithmetic > traffic ? arithmetic : traffic) + 30;
-  double cycles;
-  if (form.slices) {
-    const int32_t turns = blocks(out_blocks * row_tiles * kSlices, multiprocessors);
-    cycles = turns * chunk * plan.chunks / kSlices + 4000;
-  } else {
-    const int32_t turns = blocks(blocks(out_blocks, form.cluster) * row_tiles, multiprocessors / form.cluster);
-    cycles = turns * (chunk * plan.chunks + 14.0 * form.rows + 800);
-  }
-  const double streaming = out_blocks * double{kWeightBytes} * plan.chunks / 2700;
-  return (cycles > streaming ? cycles : streaming) + cycles / 8;
-}
-
-/// Numbers of many magnitudes, so that sums in another order have other bits.
-void randomize(uint16_t* to, size_t count, uint32_t seed) {
-  for (size_t i = 0; i < count; i++) {
-    seed = seed * 1664525u + 1013904223u;
-    to[i] = static_cast<uint16_t>((seed >> 16 & 0x8000) | (116 + (seed >> 20) % 14) << 7 | (seed >> 8 & 0x7f));
-  }
-}
-
-/// Whether every form gives the bits of mma(): two products, one gated, of odd sizes and slices of unequal length.
-State compare() {
-  constexpr int32_t kN = 300, kIn = 1600, kOut = 392, kGated = 200;
-  constexpr uint64_t kPlain = output_tiles(kOut) * kTile * kIn, kPair = output_tiles(kGated) * kTile * kIn;
-  constexpr uint64_t kRowElements = arranged_bytes(kN, kIn) / 2, kElements = kPlain + 2 * kPair + kRowElements;
-  constexpr uint64_t kAdded = kOut + kN * kOut, kResults = kN * (kOut + kGated);
-  std::vector<uint16_t> data(kElements + 2 * kAdded);
-  randomize(data.data(), kElements, 1);
-  std::vector<float> added(kAdded), expected(kResults), actual(kResults);
-  for (size_t i = 0; i < added.size(); i++) added[i] = static_cast<float>(i % 97) / 64 - 0.7f;
-  std::memcpy(data.data() + kElements, added.data(), kAdded * sizeof(float));
-  unsigned char* memory = nullptr;
-  const size_t data_bytes = data.size() * 2, result_bytes = kResults * sizeof(float);
-  const cudaStream_t s = stream();
-  cudaError_t error = cudaMalloc(reinterpret_cast<void**>(&memory), data_bytes + result_bytes + 16);
-  if (error != cudaSuccess) return State::kFails;
-  auto* weights = reinterpret_cast<uint16_t*>(memory);
-  auto* bias = reinterpret_cast<float*>(weights + kElements);
-  auto* results = reinterpret_cast<float*>(memory + data_bytes);
-  auto* stuck = reinterpret_cast<int32_t*>(results + kResults);
-  const Product products[] = {
-      {results, weights, nullptr, bias, bias + kOut, kOut, GRAFT_GELU_TANH},
-      {results + kN * kOut, weights + kPlain, weights + kPlain + kPair, nullptr, nullptr, kGated, GRAFT_IDENTITY}};
-  const auto run = [&](std::vector<float>& out, const Form* form) {
-    ManyRows plan = plan_of(products, 2, weights + kPlain + 2 * kPair, kN, kIn);
-    error = cudaMemsetAsync(results, 0xff, result_bytes, s);
-    if (error == cudaSuccess) error = cudaMemsetAsync(stuck, 0, sizeof *stuck, s);
-    if (form == nullptr) multiply_on_mma(plan);
-    if (error == cudaSuccess) error = form == nullptr ? cudaGetLastError() : launch(plan, *form, stuck);
-    int32_t was_stuck = 0;
-    if (error == cudaSuccess) error = cudaMemcpyAsync(out.data(), results, result_bytes, cudaMemcpyDeviceToHost, s);
-    if (error == cudaSuccess) error = cudaMemcpyAsync(&was_stuck, stuck, 4, cudaMemcpyDeviceToHost, s);
-    if (error == cudaSuccess) error = cudaStreamSynchronize(s);
-    return error == cudaSuccess && was_stuck == 0;
-  };
-  error = cudaMemcpyAsync(memory, data.data(), data_bytes, cudaMemcpyHostToDevice, s);
-  State state = error == cudaSuccess && run(expected, nullptr) ? State::kEqual : State::kFails;
-  for (const Form& form : kForms) {
-    if (state != State::kEqual) break;
-    if (!run(actual, &form))
-      state = State::kFails;
-    else if (std::memcmp(expected.data(), actual.data(), result_bytes) != 0)
-      state = State::kDiffers;
-  }
-  cudaGetLastError();  // a launch that was refused leaves nothing behind
-  cudaFree(memory);
-  return state;
-}
-
-}  // namespace
-
-void prepare_wgmma() {
-  if (the_state != State::kUnknown) return;
-  int device = 0, major = 0, minor = 0;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-  cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
-  cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
-  pairs = !set_to("GRAFT_WGMMA_PAIRS", "0");
-  the_state = major != 9 || minor != 0 ? State::kAbsent : set_to("GRAFT_WGMMA", "0") ? State::kOff : State::kEqual;
-  if (the_state != State::kEqual) return;
-  for (const Form& form : kForms) {
-    const auto* kernel = reinterpret_cast<const void*>(kernel_of(form));
-    if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes_of(form)) != cudaSuccess)
-      the_state = State::kFails;
-  }
-  if (the_state == State::kEqual) the_state = compare();
-  cudaGetLastError();
-}
-
-const char* wgmma_state() {
-  switch (the_state) {
-    case State::kEqual:
-      return "wgmma";
-    case State::kOff:
-      return "wgmma off";
-    case State::kDiffers:
-      return "wgmma differs";
-    case State::kFails:
-      return "wgmma fails";
-    default:
-      return nullptr;
-  }
-}
-
-bool uses_wgmma() { return the_state == State::kEqual; }
-
-void multiply_on_wgmma(ManyRows& plan) {
-  const Form* best = nullptr;
-  double least = 0;
-  for (int32_t i = 0; i < kAlone + kPaired; i++) {
-    const Form& form = kForms[i];
-    if (form.cluster == (pairs ? 1 : 2)) continue;
-    const double cycles = cycles_of(plan, form);
-    if (best != nullptr && cycles >= least) continue;
-    best = &form;
-    least = cycles;
-  }
-  launch(plan, *best, nullptr);
-}
+}  // namespace graft::gpu
 
 #endif
-
-}  // namespace graft::gpu
