@@ -1,4 +1,7 @@
 // Steps that repeat: recordings are graphs of what was launched, fetches wait for an event of their own.
+#include <cstdlib>
+#include <cstring>
+
 #include "elements.h"
 #include "host.h"
 
@@ -58,7 +61,11 @@ bool recorded() { return num_recordings > 0; }
 
 using namespace graft::gpu;
 
+/// GRAFT_RECORD=0 in the environment turns recording off.
 extern "C" int32_t graft_record_begin(void) {
+  const char* setting = std::getenv("GRAFT_RECORD");
+  if (setting != nullptr && std::strcmp(setting, "0") == 0)
+    return graft::fail(GRAFT_UNSUPPORTED, "Cannot record: GRAFT_RECORD is 0");
   GRAFT_CHECK(!is_recording, "Cannot record: a recording has begun already");
   GRAFT_TRY(done(cudaStreamBeginCapture(stream(), cudaStreamCaptureModeThreadLocal), "record"));
   is_recording = true;

@@ -1,5 +1,6 @@
 // graft selftest: compares this machine's kernels with the reference kernels. The cases are in src/selftest.
 import { Ops } from "../ops/ops.ts";
+import { repeatedSteps } from "../selftest/repeated_steps.ts";
 import { type SelftestResult, selftest } from "../selftest/selftest.ts";
 import { defineCommand } from "./command.ts";
 import { JSON_FLAG } from "./config.ts";
@@ -28,7 +29,8 @@ status is 1 if a kernel is wrong.`,
   },
   async ({ flags }) => {
     const ops = await Ops.load(kernelOptions(flags));
-    const results = [...selftest(ops, await Ops.load({ ...kernelOptions(flags), device: "cpu", isa: "reference" }))];
+    const reference = await Ops.load({ ...kernelOptions(flags), device: "cpu", isa: "reference" });
+    const results = [...selftest(ops, reference), repeatedSteps(ops)];
     const failed = results.filter((result) => !result.passed).length;
     const threads = Number(ops.info().threads);
     if (flags.json) {

@@ -70,6 +70,8 @@ export interface Backend {
   begin(batch: Batch): void;
   /** Takes it one layer on; its outputs when it is through. @throws KernelError */
   advance(): ChunkOutput[] | null;
+  /** Waits until its layers so far are done: a device goes on by itself. @throws KernelError */
+  settle(): void;
   /** Forgets it: its sequences' states stand at no position then. Does nothing where there is none. */
   abandon(): void;
 }

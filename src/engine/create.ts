@@ -84,7 +84,7 @@ export function createEngine(
   const registry = new HybridRegistry(own, model.identity, { numFloats: numStateFloats, dtype: stateDtype });
   const memory = new EngineMemory(ops, { ...sizes, maxContext: info.maxContext, numPages, numStateFloats });
   if (hooks.randomPools !== undefined) memory.fillRandom(hooks.randomPools);
-  const runner = new Runner(ops, model.backbone, memory, info.maxBatchTokens, info.maxSequences);
+  const runner = new Runner(ops, model.backbone, memory, info.maxBatchTokens, info.maxSequences, options.recordSteps);
   if (start !== null) {
     try {
       growToLargestSteps(
@@ -112,7 +112,7 @@ export function createEngine(
     kernelClock: ops.clock,
     close: () => runner.close(),
     clock: () => performance.now(),
-    runAhead: options.runAhead ?? ops.kind === "cuda",
+    runAhead: options.runAhead ?? (ops.kind === "cuda" && process.env.GRAFT_RUN_AHEAD !== "0"),
     residency: { maxBytes: plan.poolBytes, keepAliveMs: keepAliveMs(options.keepAliveSeconds ?? -1) },
     ...savedSessions(ops, model, memory, options, { kvDtype, stateDtype, pageSize: info.pageSize }),
   });

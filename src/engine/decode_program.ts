@@ -27,6 +27,8 @@ export interface ProgramParts {
   readonly ops: Ops;
   readonly memory: EngineMemory;
   readonly numLayers: number;
+  /** Whether steps may be recorded. */
+  readonly record: boolean;
   /** Launches all of a step but its end; the same ops with the same operands every time. Where it leaves its logits. */
   readonly compute: (step: DecodeStep) => Tensor;
 }
@@ -54,12 +56,13 @@ export class DecodeProgram {
   #seats: Seat[] = [];
   #numLaunched = 0;
   #recording: Recording | null = null;
-  #recordable = true;
+  #recordable: boolean;
 
   constructor(parts: ProgramParts, batch: Batch, longest: number) {
     const { ops, numLayers } = parts;
     const capacity = planCapacity(batch, numLayers);
     this.#parts = parts;
+    this.#recordable = parts.record;
     this.longest = longest;
     this.#fixed = new StepTables(ops, capacity);
     this.#moving = new StepTables(ops, capacity);

@@ -29,12 +29,12 @@ export class DecodeRunner {
   readonly #underWay: UnderWay[] = [];
   #numReplayed = 0;
 
-  constructor(pass: ModelPass, memory: EngineMemory, maxSequences: number) {
+  constructor(pass: ModelPass, memory: EngineMemory, maxSequences: number, record: boolean) {
     const { ops } = pass.ctx;
     this.#pass = pass;
     this.#memory = memory;
     const compute = (step: DecodeStep) => this.#compute(step);
-    this.#programs = new DecodePrograms({ ops, memory, numLayers: pass.numLayers, compute });
+    this.#programs = new DecodePrograms({ ops, memory, numLayers: pass.numLayers, record, compute });
     this.#fetches = [new Fetch(ops, maxSequences, 0), new Fetch(ops, maxSequences, 1)];
   }
 

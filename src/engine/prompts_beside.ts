@@ -39,6 +39,7 @@ export class PromptsBeside {
     this.#leastAllowance = Math.min(this.#leastAllowance, allowance);
     for (;;) {
       const outputs = this.#backend.advance();
+      if (streamMs !== null && outputs === null) this.#backend.settle();
       const layerMs = this.#clock() - now;
       now += layerMs;
       this.#layerMs.push(layerMs);

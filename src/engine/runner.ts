@@ -3,6 +3,7 @@
 import type { Backbone } from "../../models/model.ts";
 import { KernelError } from "../errors.ts";
 import type { Ops } from "../ops/ops.ts";
+import { Fetch } from "../ops/repeat_ops.ts";
 import { Arena } from "../tensor/arena.ts";
 import { rows, type Tensor, view } from "../tensor/tensor.ts";
 import { type Backend, type Batch, type ChunkOutput, isPlain } from "./batch.ts";
@@ -53,15 +54,25 @@ export class Runner implements Backend {
   #beside: { readonly laid: Laid; readonly x: Tensor; layer: number } | null = null;
   #besideRows: Tensor | null = null;
   readonly #sampler: Sampler;
+  /** Of one number, for waiting. */
+  readonly #mark: Fetch;
 
-  constructor(ops: Ops, backbone: Backbone, memory: EngineMemory, maxBatchTokens: number, maxSequences: number) {
+  constructor(
+    ops: Ops,
+    backbone: Backbone,
+    memory: EngineMemory,
+    maxBatchTokens: number,
+    maxSequences: number,
+    record = true,
+  ) {
     this.#ops = ops;
     this.#arena = new Arena(ops);
     this.#pass = new ModelPass({ ops, arena: this.#arena }, backbone, maxBatchTokens);
-    this.#decode = new DecodeRunner(this.#pass, memory, maxSequences);
+    this.#decode = new DecodeRunner(this.#pass, memory, maxSequences, record);
     this.#memory = memory;
     this.#tables = new StepTables(ops, 1 << 16);
     this.#besideTables = new StepTables(ops, 1 << 12);
+    this.#mark = new Fetch(ops, 1, 2);
     this.#sampler = new Sampler(ops, this.#arena, this.#pass.sliceRows);
   }
 
@@ -117,6 +128,12 @@ export class Runner implements Backend {
     return this.#read(laid, x);
   }
 
+  settle(): void {
+    if (this.#beside === null) return;
+    this.#mark.begin(view(this.#beside.x, 0, [1]));
+    this.#mark.wait();
+  }
+
   abandon(): void {
     this.#beside = null;
   }
@@ -128,6 +145,7 @@ export class Runner implements Backend {
     this.#decode.close();
     if (this.#besideRows !== null) this.#ops.free(this.#besideRows);
     this.#sampler.close();
+    this.#mark.close();
     this.#memory.close();
   }
 

@@ -341,6 +341,8 @@ export interface EngineOptions {
    * the host takes them in.
    */
   runAhead?: boolean;
+  /** Whether decode steps that repeat are recorded and replayed where the kernel library can (default true). */
+  recordSteps?: boolean;
   /** default f32; of an engine that is opened with its model, on a CUDA device bf16 */
   kvDtype?: "f32" | "bf16";
   /**

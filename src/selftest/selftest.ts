@@ -5,6 +5,7 @@ import type { SelftestCase } from "./case.ts";
 import { denseCases } from "./dense_cases.ts";
 import { pointwiseCases } from "./pointwise_cases.ts";
 import { recurrentCases } from "./recurrent_cases.ts";
+import { repeatCases } from "./repeat_cases.ts";
 import { trainingCases } from "./training_cases.ts";
 import { Workbench } from "./workbench.ts";
 
@@ -14,6 +15,7 @@ export const selftestCases: readonly SelftestCase[] = [
   ...pointwiseCases,
   ...attentionCases,
   ...recurrentCases,
+  ...repeatCases,
   ...trainingCases,
 ];
 

@@ -192,6 +192,8 @@ export class ToyBackend implements Backend {
     return batch.chunks.map((chunk, i) => this.#outputs(chunk, hashes[i]!));
   }
 
+  settle(): void {}
+
   abandon(): void {
     this.#beside = null;
   }

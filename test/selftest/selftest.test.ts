@@ -35,6 +35,9 @@ test("selftest() calls every kernel", async () => {
     "graft_device_info", // graft doctor
     "graft_host_alloc", // taken by the constructor
     "graft_host_free",
+    "graft_record_end", // where the library records: test/simt/repeat.test.ts
+    "graft_replay",
+    "graft_recording_free",
     "graft_bench_read", // graft bench
     "graft_bench_flops",
   ];
@@ -52,6 +55,7 @@ test("selftest() reports a kernel that is off by a thousandth, one that does not
   expect(failed.map((result) => [result.name.split(",")[0], result.detail.split(":")[0]])).toEqual([
     ["embedding_backward", "axpy"],
     ["rope_table", "forward"],
+    ["record", "Cannot run sample"],
     ["sample", "Cannot run sample"],
   ]);
   expect(failed[0]!.error).toBeGreaterThan(1e-5);
