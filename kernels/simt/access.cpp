@@ -107,9 +107,9 @@ void check_access(const void* pointer, size_t bytes, bool write) {
   if (p - stack < kStackBytes) return;
   const auto shared = reinterpret_cast<uintptr_t>(block.shared);
   if (p - shared < kSharedRoom) return check_shared(p - shared, bytes, write);
+  if (!write && pointer >= block.params && pointer < block.params_end) return;
   if (check_global(p, bytes, write)) return;
   if (!write) {
-    if (pointer >= block.params && pointer < block.params_end) return;
     for (const Range& range : own_segments())
       if (range.holds(p, bytes)) return;
   }
@@ -118,9 +118,18 @@ void check_access(const void* pointer, size_t bytes, bool write) {
 
 }  // namespace simt
 
-#define HOOK(name, bytes, write)                                       \
-  extern "C" void __tsan_##name(void* p) {                             \
-    if (simt::running != nullptr) simt::check_access(p, bytes, write); \
+namespace {
+/// A kernel's access to anything but its thread's own stack.
+inline bool wants_check(const void* p) {
+  const simt::Block* block = simt::running;
+  return block != nullptr &&
+         reinterpret_cast<uintptr_t>(p) - reinterpret_cast<uintptr_t>(block->current->stack) >= simt::kStackBytes;
+}
+}  // namespace
+
+#define HOOK(name, bytes, write)                             \
+  extern "C" void __tsan_##name(void* p) {                   \
+    if (wants_check(p)) simt::check_access(p, bytes, write); \
   }
 HOOK(read1, 1, false)
 HOOK(read2, 2, false)

@@ -42,14 +42,13 @@ struct Allocation {
 std::mutex mutex;
 std::map<uintptr_t, Allocation> allocations;
 std::atomic<uint64_t> generation{1};
-/// The allocations touched last.
+/// Allocations touched before, by page.
 struct Hits {
-  static constexpr size_t kCount = 8;
+  static constexpr size_t kCount = 64;
   Allocation list[kCount];
-  size_t next = 0;
   uint64_t generation = 0;
 };
-thread_local Hits hits;
+thread_local Hits* my_hits = nullptr;  // not in place: a library that is opened late has little room of that kind
 
 /// Zeros that take no memory until they are written.
 void* reserve(size_t bytes) {
@@ -59,19 +58,19 @@ void* reserve(size_t bytes) {
 }
 
 const Allocation* find(uintptr_t p, size_t bytes) {
-  if (hits.generation == generation.load(std::memory_order_relaxed)) {
-    for (const Allocation& one : hits.list)
-      if (one.holds(p, bytes)) return &one;
-  } else {
+  if (my_hits == nullptr) my_hits = new Hits;
+  Hits& hits = *my_hits;
+  Allocation& hit = hits.list[(p >> 12) % Hits::kCount];
+  if (hits.generation != generation.load(std::memory_order_relaxed))
     hits = {};
-  }
+  else if (hit.holds(p, bytes))
+    return &hit;
   std::lock_guard lock(mutex);
   hits.generation = generation.load(std::memory_order_relaxed);
   auto next = allocations.upper_bound(p);
   if (next == allocations.begin()) return nullptr;
   --next;
   if (!next->second.holds(p, bytes)) return nullptr;
-  Allocation& hit = hits.list[hits.next++ % Hits::kCount];
   hit = next->second;
   return &hit;
 }

@@ -20,15 +20,16 @@ void mma_bf16(float d[4], const uint32_t a[4], const uint32_t b[2]) {
   std::memcpy(mine + 4, b, 8);
   const unsigned char* all = exchange(0xffffffffu, mine, sizeof mine);
   const unsigned l = lane(), g = l / 4, t = l % 4;
-  for (unsigned i = 0; i < 4; i++) {
-    const unsigned high_row = i / 2, column = 2 * t + i % 2;
-    double sum = 0;
+  float rows[2][16], columns[2][16];
+  for (unsigned half = 0; half < 2; half++)
     for (unsigned k = 0; k < 16; k++) {
       const unsigned owner = k % 8 / 2, high_k = k / 8, odd = k % 2;
-      const unsigned char* row = all + (4 * g + owner) * kExchange;
-      const unsigned char* col = all + (4 * column + owner) * kExchange;
-      sum += double(bf16_at(row, 2 * (high_row + 2 * high_k) + odd)) * bf16_at(col, 8 + 2 * high_k + odd);
+      rows[half][k] = bf16_at(all + (4 * g + owner) * kExchange, 2 * (half + 2 * high_k) + odd);
+      columns[half][k] = bf16_at(all + (4 * (2 * t + half) + owner) * kExchange, 8 + 2 * high_k + odd);
     }
+  for (unsigned i = 0; i < 4; i++) {
+    double sum = 0;
+    for (unsigned k = 0; k < 16; k++) sum += double(rows[i / 2][k]) * columns[i % 2][k];
     d[i] = float(d[i] + sum);
   }
 }

@@ -7,6 +7,8 @@ import { join } from "node:path";
 import { startEngine } from "../../src/engine/client.ts";
 import type { EngineClient, EngineWorkerOptions, TokenEvent, Variant } from "../../src/engine/types.ts";
 import { tinyLlama, writeCheckpoint } from "../support/checkpoints.ts";
+import { emulator } from "../support/emulator.ts";
+import { forwardLibraries } from "../support/kernels.ts";
 import { makePool } from "../support/pools.ts";
 import { Random } from "./random.ts";
 
@@ -81,9 +83,11 @@ describe("saved sessions", () => {
     return join(folder, directory, names[0]!);
   };
 
-  for (const kinds of [{}, { stateDtype: "bf16", kvDtype: "bf16" }] as const) {
-    test(`a new engine goes on from what the first one saved, to the bit ${JSON.stringify(kinds)}`, async () => {
-      const directory = `restart-${Object.keys(kinds).length}`;
+  const narrow = { stateDtype: "bf16", kvDtype: "bf16" } as const;
+  for (const [name, kinds] of Object.entries({ wide: {}, narrow, emulated: { ...narrow, ...emulator } })) {
+    const skip = "device" in kinds && !forwardLibraries.includes("simt");
+    test.skipIf(skip)(`a new engine goes on from what the first one saved, to the bit (${name})`, async () => {
+      const directory = `restart-${name}`;
       const cold = await withEngine(
         directory,
         async (client) => {

@@ -7,6 +7,7 @@ const { symbols } = dlopen(path, {
   graft_simt_lose: { args: ["i64"], returns: "void" },
   graft_simt_memory: { args: ["u64"], returns: "void" },
   graft_simt_memory_used: { args: [], returns: "u64" },
+  graft_simt_hold: { args: ["i32"], returns: "void" },
   graft_simt_planted: { args: ["ptr", "ptr", "i32", "i32", "i32"], returns: "i32" },
 });
 
@@ -38,3 +39,13 @@ export function memoryUsed(): number {
 
 /** A kernel with a planted fault: see kernels/simt/planted.cu. */
 export const planted = symbols.graft_simt_planted;
+
+/** Runs `body` on a device that is behind: work is done only when somebody waits for it, copies read pinned memory late. */
+export async function behind<T>(body: () => T | Promise<T>): Promise<T> {
+  symbols.graft_simt_hold(1);
+  try {
+    return await body();
+  } finally {
+    symbols.graft_simt_hold(0);
+  }
+}
