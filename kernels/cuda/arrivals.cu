@@ -9,17 +9,13 @@ namespace graft::gpu {
 int32_t multiprocessors() { return 3; }
 int32_t shared_bytes_of_multiprocessor() { return 227 << 10; }
 #else
-static int32_t attribute(cudaDeviceAttr which) {
-  int value = 0;
-  cudaDeviceGetAttribute(&value, which, 0);
-  return value;
-}
-int32_t multiprocessors() {
-  static const int32_t count = attribute(cudaDevAttrMultiProcessorCount);
-  return count;
-}
+int32_t multiprocessors() { return num_multiprocessors(); }
 int32_t shared_bytes_of_multiprocessor() {
-  static const int32_t bytes = attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor);
+  static const int32_t bytes = [] {
+    int value = 0;
+    cudaDeviceGetAttribute(&value, cudaDevAttrMaxSharedMemoryPerMultiprocessor, 0);
+    return value;
+  }();
   return bytes;
 }
 #endif

@@ -1,6 +1,7 @@
 // Runs every kernel of one library against the reference library on small awkward sizes. Prints nothing.
 import type { Ops } from "../ops/ops.ts";
 import { attentionCases } from "./attention_cases.ts";
+import { attentionStepCases } from "./attention_step_cases.ts";
 import type { SelftestCase } from "./case.ts";
 import { denseCases } from "./dense_cases.ts";
 import { pointwiseCases } from "./pointwise_cases.ts";
@@ -14,6 +15,7 @@ export const selftestCases: readonly SelftestCase[] = [
   ...denseCases,
   ...pointwiseCases,
   ...attentionCases,
+  ...attentionStepCases,
   ...recurrentCases,
   ...repeatCases,
   ...trainingCases,
