@@ -83,7 +83,7 @@ interface Part {
 const composed = {
   reference: ["projections", "attention_step", "gla_step", "gdn_step"],
   cpu: ["projections", "attention_step", "gla_step", "gdn_step"],
-  cuda: ["gla_step", "gdn_step"],
+  cuda: ["gla_step"],
 } as const;
 
 function composedParts(kind: keyof typeof composed, compiler: readonly string[]): Part[] {

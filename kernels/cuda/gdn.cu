@@ -3,9 +3,7 @@
 //   u_t = beta_t (v_t - e^{b_t} k_tᵀ S0 - sum_{s<t} e^{b_t - b_s} (k_t·k_s) u_s)
 //   o_t = scale (e^{b_t} q_tᵀ S0 + sum_{s<=t} e^{b_t - b_s} (q_t·k_s) u_s)
 // and when it is full  S0 <- e^{b} S0 + sum_s e^{b - b_s} k_s u_sᵀ.
-// A slot: position, then per key head its keys [block, Dk], per value head b [block], S0 [Dk, Dv] and u [block, Dv];
-// keys, S0 and u in the state's type.
-#include "recurrent.h"
+#include "gdn_slot.h"
 
 namespace graft::gpu {
 namespace {
@@ -19,36 +17,14 @@ struct Gdn {
   /// Keys and b of every block of threads of its own, where several share a head; else null: they are the slot's.
   float* copies;
 
-  template <class T>
-  __host__ __device__ int64_t key_floats() const {
-    return floats_of<T>(static_cast<int64_t>(sequences.block) * Dk);
-  }
-  __host__ __device__ int64_t decay_floats() const { return line(sequences.block); }
-  template <class T>
-  __host__ __device__ int64_t head_floats() const {
-    return decay_floats() + floats_of<T>(static_cast<int64_t>(Dk + sequences.block) * Dv);
-  }
-  template <class T>
-  __host__ __device__ int64_t slot_floats() const {
-    return kHeader + Hk * key_floats<T>() + Hv * head_floats<T>();
-  }
+  __host__ __device__ GdnShape shape() const { return {Hk, Hv, Dk, Dv, sequences.block}; }
 };
 
 template <class T>
-struct Head {
-  T* keys;
-  float* b;
-  T *state, *u;
-};
-
-/// Value head j. Heads of one key head have its keys in common, so only the first of them writes the slot's.
+using Head = GdnHead<T>;
 template <class T>
 __device__ Head<T> head_of(const Gdn& call, float* slot, int32_t j) {
-  const int32_t h = j / (call.Hv / call.Hk);
-  float* at = slot + kHeader + call.Hk * call.key_floats<T>() + j * call.head_floats<T>();
-  T* state = reinterpret_cast<T*>(at + call.decay_floats());
-  return {reinterpret_cast<T*>(slot + kHeader + h * call.key_floats<T>()), at, state,
-          state + static_cast<int64_t>(call.Dk) * call.Dv};
+  return graft::gpu::head_of<T>(call.shape(), slot, j);
 }
 
 constexpr int32_t kRows = kVectors / 2;  // of a run: each reads S0 with its key and its query
@@ -124,10 +100,10 @@ __global__ void __launch_bounds__(512) gdn(Gdn call, int32_t run) {
   if (count == 0) return;
   Head<T> head = head_of<T>(call, sequences.slot(s), j);
   if (call.copies != nullptr) {
-    const int64_t floats = call.key_floats<T>() + call.decay_floats();
+    const int64_t floats = call.shape().key_floats<T>() + call.shape().decay_floats();
     float* own = call.copies + ((static_cast<int64_t>(s) * call.Hv + j) * gridDim.x + blockIdx.x) * floats;
     T* own_keys = reinterpret_cast<T*>(own);
-    float* own_b = own + call.key_floats<T>();
+    float* own_b = own + call.shape().key_floats<T>();
     const int32_t known = start % sequences.block;
     for (int32_t at = threadIdx.x; at < known * call.Dk; at += blockDim.x) own_keys[at] = head.keys[at];
     for (int32_t at = threadIdx.x; at < known; at += blockDim.x) own_b[at] = head.b[at];
@@ -163,11 +139,11 @@ __global__ void keep_rows(Gdn call, int32_t slices) {
   const int32_t j = blockIdx.x, s = blockIdx.y, count = sequences.seq_start[s + 1] - sequences.seq_start[s];
   if (count == 0) return;
   const Head<T> head = head_of<T>(call, sequences.slot(s), j);
-  const int64_t floats = call.key_floats<T>() + call.decay_floats();
+  const int64_t floats = call.shape().key_floats<T>() + call.shape().decay_floats();
   const float* own = call.copies + (static_cast<int64_t>(s) * call.Hv + j) * slices * floats;
   const T* own_keys = reinterpret_cast<const T*>(own);
   const int32_t known = (sequences.start_pos[s] + count) % sequences.block;
-  for (int32_t at = threadIdx.x; at < known; at += blockDim.x) head.b[at] = own[call.key_floats<T>() + at];
+  for (int32_t at = threadIdx.x; at < known; at += blockDim.x) head.b[at] = own[call.shape().key_floats<T>() + at];
   if (j % (call.Hv / call.Hk) == 0)
     for (int32_t at = threadIdx.x; at < known * call.Dk; at += blockDim.x) head.keys[at] = own_keys[at];
   if (j == 0 && threadIdx.x == 0) move_position(sequences, s);
@@ -201,8 +177,8 @@ int32_t serve(Gdn call) {
   // Value heads that share keys cannot write them in place either.
   const bool shared_rows = slices > 1 || call.Hv > call.Hk;
   if (shared_rows) {
-    const uint64_t floats =
-        static_cast<uint64_t>(sequences.S) * call.Hv * slices * (call.key_floats<T>() + call.decay_floats());
+    const uint64_t floats = static_cast<uint64_t>(sequences.S) * call.Hv * slices *
+                            (call.shape().key_floats<T>() + call.shape().decay_floats());
     call.copies = static_cast<float*>(workspace(floats * sizeof(float)));
     if (call.copies == nullptr) return GRAFT_OUT_OF_MEMORY;
   }
@@ -231,7 +207,7 @@ using namespace graft::gpu;
 
 extern "C" double graft_gdn_state_floats(int32_t Hk, int32_t Hv, int32_t Dk, int32_t Dv, int32_t block,
                                          int32_t state_dtype) {
-  const Gdn shape = shape_of(Hk, Hv, Dk, Dv, block);
+  const GdnShape shape{Hk, Hv, Dk, Dv, block};
   return static_cast<double>(state_dtype == GRAFT_BF16 ? shape.slot_floats<bf16_bits>() : shape.slot_floats<float>());
 }
 
