@@ -7,7 +7,7 @@
 namespace graft::gpu {
 namespace {
 
-constexpr int32_t kDecodeThreads = 256, kWarps = kDecodeThreads / kWarp, kAhead = 2;
+constexpr int32_t kDecodeThreads = 256, kWarps = kDecodeThreads / kWarp;
 /// Value heads that share a key head all read its windows; the last one to have done so moves them.
 constexpr int32_t kTickets = 1 << 16;
 __device__ int32_t tickets[kTickets];
@@ -55,7 +55,8 @@ template <class T>
 __device__ void copy_rows(float* to, const T* from, int32_t n, int32_t count) {
   constexpr int32_t kChunk = 16 / sizeof(T);
   const int32_t chunks = n / kChunk;
-  for (int32_t at = threadIdx.x; at < count * chunks; at += blockDim.x)
+#pragma unroll 1
+  for (int32_t at = threadIdx.x; at < count * chunks; at += kDecodeThreads)
     copy_async(row_at<T>(to, n, at / chunks) + at % chunks * kChunk, from + static_cast<int64_t>(at) * kChunk);
 }
 
@@ -63,13 +64,14 @@ __device__ void copy_rows(float* to, const T* from, int32_t n, int32_t count) {
 template <class T>
 struct Work {
   const GdnStep& step;
+  GdnShape shape;
   GdnHead<T> head;
   Places at;
   float* memory;
   int32_t j, h, s, pieces, slices;
   int64_t begin;
 
-  __device__ bool writes_keys() const { return j % step.shape.group() == 0; }
+  __device__ bool writes_keys() const { return j % shape.group() == 0; }
 
   __device__ int32_t piece(int32_t unit) const { return unit / slices * kPiece; }
   __device__ int32_t column(int32_t unit) const { return unit % slices * kPiece; }
@@ -79,12 +81,13 @@ struct Work {
 /// The new row's k, q and v, its gates, and their place in the block.
 template <class T>
 __device__ void take_row(const Work<T>& work, int32_t i, int32_t r) {
-  const GdnShape& shape = work.step.shape;
+  const GdnShape& shape = work.shape;
   const int32_t Dk = shape.Dk, Dv = shape.Dv;
   float* memory = work.memory;
   const StepConv k = work.step.k_conv(work.s, work.begin), q = work.step.q_conv(work.s, work.begin),
                  v = work.step.v_conv(work.s, work.begin);
-  for (int32_t c = threadIdx.x; c < 2 * Dk + Dv; c += blockDim.x) {
+#pragma unroll 1
+  for (int32_t c = threadIdx.x; c < 2 * Dk + Dv; c += kDecodeThreads) {
     if (c < Dk)
       memory[work.at.raw + c] = k.at(i, work.h * Dk + c);
     else if (c < 2 * Dk)
@@ -102,7 +105,7 @@ __device__ void take_row(const Work<T>& work, int32_t i, int32_t r) {
 /// Norms of k and q, as numbers and as operands; the key joins the block.
 template <class T>
 __device__ void normalise(const Work<T>& work, int32_t r) {
-  const GdnShape& shape = work.step.shape;
+  const GdnShape& shape = work.shape;
   const int32_t Dk = shape.Dk, padded = work.pieces * kPiece;
   float* memory = work.memory;
   const float *k = memory + work.at.raw, *q = k + Dk;
@@ -110,7 +113,8 @@ __device__ void normalise(const Work<T>& work, int32_t r) {
               by_q = l2_factor(warp_squares(q, Dk), work.step.layer.l2_eps), scale = work.step.layer.scale;
   auto* pairs = reinterpret_cast<uint32_t*>(memory + work.at.split);
   T* kept_key = row_at<T>(memory + work.at.keys, Dk, r);
-  for (int32_t at = threadIdx.x; at < padded; at += blockDim.x) {
+#pragma unroll 1
+  for (int32_t at = threadIdx.x; at < padded; at += kDecodeThreads) {
     const bool query = at >= padded / 2;
     const int32_t c = 2 * (query ? at - padded / 2 : at);
     float x[2] = {0, 0};
@@ -137,7 +141,7 @@ __device__ void normalise(const Work<T>& work, int32_t r) {
 /// Parts of the new row's products with the block's keys; thread (part, s).
 template <class T>
 __device__ void multiply_keys(const Work<T>& work, int32_t r) {
-  const int32_t Dk = work.step.shape.Dk, part = threadIdx.x / kRowsOfBlock, s = threadIdx.x % kRowsOfBlock;
+  const int32_t Dk = work.shape.Dk, part = threadIdx.x / kRowsOfBlock, s = threadIdx.x % kRowsOfBlock;
   const int32_t c = part * kDotPart;
   if (c >= Dk || s > r) return;
   const T* key = row_at<T>(work.memory + work.at.keys, Dk, s) + c;
@@ -149,7 +153,7 @@ __device__ void multiply_keys(const Work<T>& work, int32_t r) {
 /// k and q read one piece of S0.
 template <class T>
 __device__ void read_piece(const Work<T>& work, const Tile<T>& tile, int32_t unit) {
-  const int32_t padded = work.pieces * kPiece, Dv = work.step.shape.Dv;
+  const int32_t padded = work.pieces * kPiece, Dv = work.shape.Dv;
   const auto* pairs = reinterpret_cast<const uint32_t*>(work.memory + work.at.split);
   const TilePlace place = tile_place();
   float sums[2][4] = {};
@@ -180,14 +184,14 @@ __device__ void weigh_rows(const Work<T>& work, int32_t r) {
   const int32_t lane = threadIdx.x, s = lane % kRowsOfBlock;
   const float *dots = work.memory + work.at.dots + lane, *b = work.memory + work.at.b;
   if (s > r) return;
-  const float dot = sum_pieces(blocks(work.step.shape.Dk, kDotPart), [&](int32_t p) { return dots[p * 32]; });
+  const float dot = sum_pieces(blocks(work.shape.Dk, kDotPart), [&](int32_t p) { return dots[p * 32]; });
   work.memory[work.at.weights + lane] = mul(dot, expf(b[r] - b[s]));
 }
 
 /// u and o of one column.
 template <class T>
 __device__ void solve_column(const Work<T>& work, int32_t r, int32_t column) {
-  const int32_t Dv = work.step.shape.Dv;
+  const int32_t Dv = work.shape.Dv;
   const float *memory = work.memory, *reads = memory + work.at.reads + column, *weights = memory + work.at.weights;
   const float decay = expf(memory[work.at.b + r]);
   const auto sum_of = [&](int32_t which) {
@@ -209,14 +213,13 @@ __device__ void solve_column(const Work<T>& work, int32_t r, int32_t column) {
 /// Row 15 is there: S0 moves to the next block.
 template <class T>
 __device__ void advance_pieces(const Work<T>& work) {
-  const int32_t Dk = work.step.shape.Dk, Dv = work.step.shape.Dv;
+  const int32_t Dk = work.shape.Dk, Dv = work.shape.Dv;
   const float* b = work.memory + work.at.b;
   const float last = b[kRowsOfBlock - 1], decay = expf(last);
   const TilePlace place = tile_place();
+#pragma unroll 1
   for (int32_t unit = threadIdx.x / kWarp; unit < work.units(); unit += kWarps) {
     const int32_t c0 = work.piece(unit), first = work.column(unit);
-    Tile<T> tile;
-    load_tile(tile, work.head.state, Dk, Dv, c0, first, false);
     float4 x[4];
 #pragma unroll
     for (int32_t i = 0; i < 4; i++) {
@@ -229,28 +232,34 @@ __device__ void advance_pieces(const Work<T>& work) {
     }
     RowsOperand rows;
     rows_operand(rows, x);
+#pragma unroll 1
+    for (int32_t step = 0; step < kSteps; step++) {
+      Tile<T, 1> tile;  // a step at a time takes few registers
+      load_tile(tile, work.head.state, Dk, Dv, c0 + 16 * step, first, false);
 #pragma unroll
-    for (int32_t at = 0; at < 2 * kSteps; at++) {
-      const int32_t c = c0 + 8 * at + place.g;
-      float key[4] = {};
+      for (int32_t half = 0; half < 2; half++) {
+        const int32_t c = c0 + 16 * step + 8 * half + place.g;
+        float key[4] = {};
 #pragma unroll
-      for (int32_t i = 0; i < 4; i++)
-        if (c < Dk) key[i] = widen(row_at<T>(work.memory + work.at.keys, Dk, place.channel(0, i))[c]);
-      const Split pairs[2] = {split(key[0], key[1]), split(key[2], key[3])};
-      const uint32_t high[2] = {pairs[0].high, pairs[1].high}, low[2] = {pairs[0].low, pairs[1].low};
-      advance_tile<T, sizeof(T) == 2, false>(tile, at / 2, at % 2, rows, high, low, [&](int32_t) { return decay; });
+        for (int32_t i = 0; i < 4; i++)
+          if (c < Dk) key[i] = widen(row_at<T>(work.memory + work.at.keys, Dk, place.channel(0, i))[c]);
+        const Split pairs[2] = {split(key[0], key[1]), split(key[2], key[3])};
+        const uint32_t high[2] = {pairs[0].high, pairs[1].high}, low[2] = {pairs[0].low, pairs[1].low};
+        advance_tile<sizeof(T) == 2, false>(tile, 0, half, rows, high, low, [&](int32_t) { return decay; });
+      }
+      store_tile(work.head.state, tile, Dk, Dv, c0 + 16 * step, first);
     }
-    store_tile(work.head.state, tile, Dk, Dv, c0, first);
   }
 }
 
 /// Windows of the convolutions move when nobody reads them any more.
 template <class T>
 __device__ void advance_windows(const Work<T>& work, int32_t count) {
-  const GdnShape& shape = work.step.shape;
+  const GdnShape& shape = work.shape;
   const StepConv k = work.step.k_conv(work.s, work.begin), q = work.step.q_conv(work.s, work.begin),
                  v = work.step.v_conv(work.s, work.begin);
-  for (int32_t c = threadIdx.x; c < shape.Dv; c += blockDim.x) v.advance(count, work.j * shape.Dv + c);
+#pragma unroll 1
+  for (int32_t c = threadIdx.x; c < shape.Dv; c += kDecodeThreads) v.advance(count, work.j * shape.Dv + c);
   if (!q.there()) return;
   bool last = true;
   if (shape.group() > 1) {
@@ -265,16 +274,22 @@ __device__ void advance_windows(const Work<T>& work, int32_t count) {
     last = *flag != 0;
   }
   if (!last) return;
-  for (int32_t c = threadIdx.x; c < shape.Dk; c += blockDim.x) {
+#pragma unroll 1
+  for (int32_t c = threadIdx.x; c < shape.Dk; c += kDecodeThreads) {
     q.advance(count, work.h * shape.Dk + c);
     k.advance(count, work.h * shape.Dk + c);
   }
 }
 
-/// grid: value heads, sequences
-template <class T>
+/// grid: value heads, sequences. Dk_ and Dv_: a head's sizes where they are known, else 0. Every warp has `Ahead`
+/// pieces under way at once.
+template <class T, int32_t Dk_, int32_t Dv_, int32_t Ahead>
 __global__ void __launch_bounds__(kDecodeThreads, 2) decode_gdn(GdnStep step) {
-  const GdnShape& shape = step.shape;
+  GdnShape shape = step.shape;
+  if constexpr (Dk_ > 0) {
+    shape.Dk = Dk_;
+    shape.Dv = Dv_;
+  }
   const Sequences& sequences = step.sequences;
   const int32_t j = blockIdx.x, s = blockIdx.y, h = j / shape.group(), Dk = shape.Dk, Dv = shape.Dv;
   const int32_t warp = threadIdx.x / kWarp;
@@ -283,6 +298,7 @@ __global__ void __launch_bounds__(kDecodeThreads, 2) decode_gdn(GdnStep step) {
   if (count <= 0) return;
   const int32_t start = sequences.start_pos[s], known = start % kRowsOfBlock;
   const Work<T> work{step,
+                     shape,
                      head_of<T>(shape, sequences.slot(s), j),
                      places_of<T>(shape),
                      shared<float>(),
@@ -293,12 +309,13 @@ __global__ void __launch_bounds__(kDecodeThreads, 2) decode_gdn(GdnStep step) {
                      blocks(Dv, kPiece),
                      begin};
   float* memory = work.memory;
+#pragma unroll 1
   for (int32_t i = 0; i < count; i++) {
     const int32_t r = (start + i) % kRowsOfBlock;
     const bool fresh = start + i == 0;
-    Tile<T> tiles[kAhead];
+    Tile<T> tiles[Ahead];
 #pragma unroll
-    for (int32_t n = 0; n < kAhead; n++) {
+    for (int32_t n = 0; n < Ahead; n++) {
       const int32_t unit = warp + n * kWarps;
       if (unit < work.units()) load_tile(tiles[n], work.head.state, Dk, Dv, work.piece(unit), work.column(unit), fresh);
     }
@@ -315,9 +332,10 @@ __global__ void __launch_bounds__(kDecodeThreads, 2) decode_gdn(GdnStep step) {
     normalise(work, r);
     __syncthreads();
     multiply_keys(work, r);
-    for (int32_t first = 0; first < work.units(); first += kAhead * kWarps) {
+#pragma unroll 1
+    for (int32_t first = 0; first < work.units(); first += Ahead * kWarps) {
 #pragma unroll
-      for (int32_t n = 0; n < kAhead; n++) {
+      for (int32_t n = 0; n < Ahead; n++) {
         const int32_t unit = first + warp + n * kWarps;
         if (unit >= work.units()) continue;
         if (first > 0) load_tile(tiles[n], work.head.state, Dk, Dv, work.piece(unit), work.column(unit), fresh);
@@ -343,11 +361,20 @@ __global__ void __launch_bounds__(kDecodeThreads, 2) decode_gdn(GdnStep step) {
   if (j == 0 && threadIdx.x == 0) move_position(sequences, s);
 }
 
+template <class T, int32_t Dk, int32_t Dv, int32_t Ahead>
+int32_t launch(const GdnStep& step) {
+  const size_t bytes = places_of<T>(step.shape).floats * sizeof(float);
+  GRAFT_LAUNCH_EARLY((decode_gdn<T, Dk, Dv, Ahead>), dim3(step.shape.Hv, step.sequences.S), kDecodeThreads, bytes,
+                     step);
+  return launched("gdn_step");
+}
+
 template <class T>
 int32_t run(const GdnStep& step) {
-  const size_t bytes = places_of<T>(step.shape).floats * sizeof(float);
-  GRAFT_LAUNCH_EARLY(decode_gdn<T>, dim3(step.shape.Hv, step.sequences.S), kDecodeThreads, bytes, step);
-  return launched("gdn_step");
+  const int32_t Dk = step.shape.Dk, Dv = step.shape.Dv;
+  if (Dk == 128 && Dv == 128) return launch<T, 128, 128, 2>(step);
+  if (Dk == 64 && Dv == 64) return launch<T, 64, 64, 1>(step);
+  return launch<T, 0, 0, 1>(step);
 }
 
 }  // namespace

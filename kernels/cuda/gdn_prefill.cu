@@ -10,7 +10,8 @@
 namespace graft::gpu {
 namespace {
 
-constexpr int32_t kRows = kRowsOfBlock, kSquare = kRows * kRows, kPrepareThreads = 256, kMostPieces = 8;
+constexpr int32_t kRows = kRowsOfBlock, kSquare = kRows * kRows, kPrepareThreads = 256, kMostPieces = 8,
+                  kFewThreads = 5 * kWarp, kManyThreads = (kMostPieces + 1) * kWarp;
 
 /// What prepare leaves for scan. Operands of a block and key head: by piece, step and lane a uint4, the instruction's
 /// second operand for rows 0-7 and 8-15; four arrays: keys, their low parts, queries, theirs.
@@ -418,8 +419,8 @@ __device__ void advance_piece(const Scan<T>& scan, int32_t i, Tile<T>& tile, con
       second_low[0] = transpose(low[step].y);
       second_low[1] = transpose(low[step].w);
     }
-    advance_tile<T, sizeof(T) == 2, false>(tile, step, 0, rows, first, first_low, [&](int32_t) { return decay; });
-    advance_tile<T, sizeof(T) == 2, false>(tile, step, 1, rows, second, second_low, [&](int32_t) { return decay; });
+    advance_tile<sizeof(T) == 2, false>(tile, step, 0, rows, first, first_low, [&](int32_t) { return decay; });
+    advance_tile<sizeof(T) == 2, false>(tile, step, 1, rows, second, second_low, [&](int32_t) { return decay; });
   }
 }
 
@@ -452,9 +453,9 @@ __device__ void leave(const Scan<T>& scan, int32_t last) {
   if (scan.j == 0 && threadIdx.x == 0) move_position(scan.step.sequences, scan.s);
 }
 
-/// grid: slices of 32 columns, value heads, sequences
-template <class T>
-__global__ void __launch_bounds__((kMostPieces + 1) * kWarp) scan_gdn(GdnStep step, Prepared prepared) {
+/// grid: slices of 32 columns, value heads, sequences; at most Threads threads
+template <class T, int32_t Threads>
+__global__ void __launch_bounds__(Threads, Threads <= kFewThreads ? 2 : 1) scan_gdn(GdnStep step, Prepared prepared) {
   constexpr bool kExact = sizeof(T) == 2;
   const GdnShape& shape = step.shape;
   const Sequences& sequences = step.sequences;
@@ -594,8 +595,12 @@ int32_t run(const GdnStep& step) {
   prepared.decays = prepared.keys + keys;
   const size_t bytes = prepare_layout(shape).floats() * sizeof(float);
   GRAFT_LAUNCH(prepare_gdn<T>, dim3(static_cast<unsigned>(room), shape.Hk), kPrepareThreads, bytes, step, prepared);
-  GRAFT_LAUNCH(scan_gdn<T>, dim3(blocks(shape.Dv, kPiece), shape.Hv, sequences.S), (pieces + 1) * kWarp,
-               scan_bytes(pieces), step, prepared);
+  const dim3 slices(blocks(shape.Dv, kPiece), shape.Hv, sequences.S);
+  const int32_t threads = (pieces + 1) * static_cast<int32_t>(kWarp);
+  if (threads <= kFewThreads)
+    GRAFT_LAUNCH((scan_gdn<T, kFewThreads>), slices, threads, scan_bytes(pieces), step, prepared);
+  else
+    GRAFT_LAUNCH((scan_gdn<T, kManyThreads>), slices, threads, scan_bytes(pieces), step, prepared);
   const int64_t heads = static_cast<int64_t>(sequences.N) * shape.Hv;
   const int64_t grid = blocks<int64_t>(heads, kThreads / kWarp);
   GRAFT_LAUNCH(finish_heads, dim3(static_cast<unsigned>(grid)), kThreads, 0, step.y, step.gate, step.layer.o_norm,

@@ -84,10 +84,10 @@ __device__ __forceinline__ TilePlace tile_place() {
 
 /// A lane's elements as they lie in memory: by step, channel and 4 columns. Loaded as bits, so that nothing waits for
 /// them before their first use.
-template <class T>
+template <class T, int32_t Steps = kSteps>
 struct Tile {
   using Quad = std::conditional_t<sizeof(T) == 4, float4, uint2>;
-  Quad quads[kSteps][4];
+  Quad quads[Steps][4];
 
   __device__ float4 at(int32_t step, int32_t i) const {
     if constexpr (sizeof(T) == 4)
@@ -105,12 +105,12 @@ struct Tile {
 };
 
 /// The piece at channel c0 and column `first` of a state [Dk, Dv]; zeros beyond it, and everywhere where `fresh`.
-template <class T>
-__device__ __forceinline__ void load_tile(Tile<T>& tile, const T* state, int32_t Dk, int32_t Dv, int32_t c0,
+template <class T, int32_t Steps>
+__device__ __forceinline__ void load_tile(Tile<T, Steps>& tile, const T* state, int32_t Dk, int32_t Dv, int32_t c0,
                                           int32_t first, bool fresh) {
   const TilePlace at = tile_place();
 #pragma unroll
-  for (int32_t step = 0; step < kSteps; step++)
+  for (int32_t step = 0; step < Steps; step++)
 #pragma unroll
     for (int32_t i = 0; i < 4; i++) {
       const int32_t c = c0 + at.channel(step, i), column = first + at.column;
@@ -120,17 +120,18 @@ __device__ __forceinline__ void load_tile(Tile<T>& tile, const T* state, int32_t
     }
 }
 
-template <class T>
-__device__ __forceinline__ void store_tile(T* state, const Tile<T>& tile, int32_t Dk, int32_t Dv, int32_t c0,
+template <class T, int32_t Steps>
+__device__ __forceinline__ void store_tile(T* state, const Tile<T, Steps>& tile, int32_t Dk, int32_t Dv, int32_t c0,
                                            int32_t first) {
   const TilePlace at = tile_place();
 #pragma unroll
-  for (int32_t step = 0; step < kSteps; step++)
+  for (int32_t step = 0; step < Steps; step++)
 #pragma unroll
     for (int32_t i = 0; i < 4; i++) {
       const int32_t c = c0 + at.channel(step, i), column = first + at.column;
       if (c < Dk && column < Dv)
-        *reinterpret_cast<typename Tile<T>::Quad*>(state + static_cast<int64_t>(c) * Dv + column) = tile.quads[step][i];
+        *reinterpret_cast<typename Tile<T, Steps>::Quad*>(state + static_cast<int64_t>(c) * Dv + column) =
+            tile.quads[step][i];
     }
 }
 
@@ -215,8 +216,8 @@ __device__ __forceinline__ void rows_operand(RowsOperand& rows, const float4 (&x
 /// The channels 16 step + 8 half .. + 7 of a piece: S = decay(channel) S + sum_s key_s rows_sᵀ over 16 rows s. high and
 /// low: keys of rows 2t, 2t + 1 and of 2t + 8, 2t + 9 at channel g of the eight. The sum over rows starts from zero, so
 /// that the state itself is rounded to nearest.
-template <class T, bool ExactKeys, bool ExactRows, class Decay>
-__device__ __forceinline__ void advance_tile(Tile<T>& tile, int32_t step, int32_t half, const RowsOperand& rows,
+template <bool ExactKeys, bool ExactRows, class T, int32_t Steps, class Decay>
+__device__ __forceinline__ void advance_tile(Tile<T, Steps>& tile, int32_t step, int32_t half, const RowsOperand& rows,
                                              const uint32_t (&high)[2], const uint32_t (&low)[2], Decay&& decay) {
   float sums[2][4] = {};
 #pragma unroll

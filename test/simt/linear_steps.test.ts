@@ -31,24 +31,27 @@ const planned = (c: Shape) => {
 };
 
 describe.each(cases)("%s", (_, shape) => {
-  test.each(["f32", "bf16"] as const)("matches the reference and any chunks of itself, state in %s", async (stateDtype) => {
-    const c: StepCase = { ...shape, stateDtype };
-    const [ops, reference] = [await opsOf("simt"), await opsOf("reference")];
-    const whole = together(planned(c), 1000);
-    const [actual, expected] = [step(ops, c, whole), step(reference, c, whole)];
-    const limit = stateDtype === "f32" ? 3e-5 : 2 ** -5;
-    expectClose(actual.y, expected.y, limit, "y");
-    for (const [s, state] of expected.states.entries()) expectClose(actual.states[s]!, state, limit, `state of ${s}`);
-    const others: [string, Plan][] = [
-      ["token by token", together(planned(c), 1)],
-      ["alone, in chunks of 20", pieces(planned(c), 20)],
-      ["in chunks of 7", together(planned(c), 7)],
-    ];
-    for (const [name, plan] of others) {
-      const other = step(ops, c, plan);
-      expectSameBits(other.y, actual.y, name);
-      for (const [s, state] of actual.states.entries()) expectSameBits(other.states[s]!, state, `${name}: ${s}`);
-    }
-    expect(actual.y.some((x) => x !== 0)).toBeTrue();
-  });
+  test.each(["f32", "bf16"] as const)(
+    "matches the reference and any chunks of itself, state in %s",
+    async (stateDtype) => {
+      const c: StepCase = { ...shape, stateDtype };
+      const [ops, reference] = [await opsOf("simt"), await opsOf("reference")];
+      const whole = together(planned(c), 1000);
+      const [actual, expected] = [step(ops, c, whole), step(reference, c, whole)];
+      const limit = stateDtype === "f32" ? 3e-5 : 2 ** -5;
+      expectClose(actual.y, expected.y, limit, "y");
+      for (const [s, state] of expected.states.entries()) expectClose(actual.states[s]!, state, limit, `state of ${s}`);
+      const others: [string, Plan][] = [
+        ["token by token", together(planned(c), 1)],
+        ["alone, in chunks of 20", pieces(planned(c), 20)],
+        ["in chunks of 7", together(planned(c), 7)],
+      ];
+      for (const [name, plan] of others) {
+        const other = step(ops, c, plan);
+        expectSameBits(other.y, actual.y, name);
+        for (const [s, state] of actual.states.entries()) expectSameBits(other.states[s]!, state, `${name}: ${s}`);
+      }
+      expect(actual.y.some((x) => x !== 0)).toBeTrue();
+    },
+  );
 });

@@ -1,6 +1,13 @@
 // What the tests of gla_step and gdn_step share: a layer with random weights, ragged random rows, and the step run under
 // any plan of calls. Rows of sequence s are seqStart[s]..seqStart[s+1]-1 of every input.
-import { type ConvWeights, GdnStruct, GlaStruct, type LinearSizes, type Ops, type StateDtype } from "../../src/ops/ops.ts";
+import {
+  type ConvWeights,
+  GdnStruct,
+  GlaStruct,
+  type LinearSizes,
+  type Ops,
+  type StateDtype,
+} from "../../src/ops/ops.ts";
 import { type Tensor, view } from "../../src/tensor/tensor.ts";
 import { guarded, randomFloats } from "./kernels.ts";
 import type { Plan } from "./linear_case.ts";
@@ -90,7 +97,9 @@ export function step(ops: Ops, c: StepCase, plan: Plan): Stepped {
   const y = new Float32Array(N * width);
   const done = new Array<number>(S).fill(0);
   for (const call of plan) {
-    const rows = call.flatMap(({ seq, count }) => Array.from({ length: count }, (_, i) => starts[seq]! + done[seq]! + i));
+    const rows = call.flatMap(({ seq, count }) =>
+      Array.from({ length: count }, (_, i) => starts[seq]! + done[seq]! + i),
+    );
     const ints = (values: number[]) => ops.fromArray([values.length], Int32Array.from(values));
     const seqStart = [0];
     for (const { count } of call) seqStart.push(seqStart.at(-1)! + count);
