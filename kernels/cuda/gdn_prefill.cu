@@ -202,11 +202,12 @@ struct Scan {
   const GdnStep& step;
   const Prepared& prepared;
   ScanMemory& memory;
-  GdnHead<T> head;
   int32_t s, j, h, first_column, begin, count, start, pieces;
   int64_t first_block;
-  StepConv v;
 
+  // Made anew where they are used: they would hold registers throughout.
+  __device__ GdnHead<T> head() const { return head_of<T>(step.shape, step.sequences.slot(s), j); }
+  __device__ StepConv v() const { return step.v_conv(s, begin); }
   __device__ BlockRows rows(int32_t i) const { return rows_of_block(start, count, i); }
   __device__ float* read(int32_t which, int32_t piece, int32_t row) const {
     return memory.reads[0][0][0] + ((which * pieces + piece) * kRows + row) * kReadStride;
@@ -224,7 +225,7 @@ __device__ void fetch_rows(const Scan<T>& scan, int32_t i) {
     const int32_t t = at / (kPiece / 4), column = at % (kPiece / 4) * 4;
     if (t < rows.from || t >= rows.to || scan.first_column + column >= scan.step.shape.Dv) continue;
     copy_async(scan.ring(i, t) + column,
-               scan.v.u + static_cast<int64_t>(rows.first + t) * scan.v.C + scan.channel(column));
+               scan.v().u + static_cast<int64_t>(rows.first + t) * scan.v().C + scan.channel(column));
   }
   copy_commit();
 }
@@ -232,11 +233,11 @@ __device__ void fetch_rows(const Scan<T>& scan, int32_t i) {
 /// The rows before the first, from the window.
 template <class T>
 __device__ void fetch_window(const Scan<T>& scan) {
-  if (!scan.v.there()) return;
+  if (!scan.v().there()) return;
   const int32_t lane = threadIdx.x % kWarp, from = scan.rows(0).from;
   if (threadIdx.x >= kWarp || scan.first_column + lane >= scan.step.shape.Dv) return;
-  for (int32_t back = 1; back < scan.v.W; back++)
-    scan.ring(0, from - back)[lane] = scan.v.input(-back, scan.channel(lane));
+  for (int32_t back = 1; back < scan.v().W; back++)
+    scan.ring(0, from - back)[lane] = scan.v().input(-back, scan.channel(lane));
 }
 
 /// v of block i after its convolution, by the warps that have pieces.
@@ -247,9 +248,9 @@ __device__ void convolve_rows(const Scan<T>& scan, int32_t i, int32_t warp) {
   if (scan.first_column + lane >= scan.step.shape.Dv) return;
   for (int32_t t = rows.from + warp; t < rows.to; t += scan.pieces) {
     float value = scan.ring(i, t)[lane];
-    if (scan.v.there())
-      value = scan.v.of(rows.first + t, scan.channel(lane),
-                        [&](int32_t tap) { return scan.ring(i, t - scan.v.W + 1 + tap)[lane]; });
+    if (scan.v().there())
+      value = scan.v().of(rows.first + t, scan.channel(lane),
+                          [&](int32_t tap) { return scan.ring(i, t - scan.v().W + 1 + tap)[lane]; });
     scan.memory.v[i % 2][t][lane] = value;
   }
 }
@@ -386,7 +387,7 @@ __device__ void write_outputs(const Scan<T>& scan, int32_t i, int32_t warp) {
     for (int32_t s = 0; s < kRows; s++)
       if (s <= t) o = fmaf(weights[s], u[s], o);
     if (scan.first_column + lane < shape.Dv)
-      scan.step.y[static_cast<int64_t>(scan.begin + rows.first + t) * scan.v.C + scan.channel(lane)] = o;
+      scan.step.y[static_cast<int64_t>(scan.begin + rows.first + t) * scan.v().C + scan.channel(lane)] = o;
   }
 }
 
@@ -431,19 +432,19 @@ __device__ void leave(const Scan<T>& scan, int32_t last) {
   const BlockRows rows = scan.rows(last);
   const int32_t Dk = shape.Dk, Dv = shape.Dv;
   for (int32_t column = threadIdx.x; column < kPiece && scan.first_column + column < Dv; column += blockDim.x)
-    scan.v.advance(scan.count, scan.channel(column));
+    scan.v().advance(scan.count, scan.channel(column));
   if (rows.to < kRows)
     for (int32_t at = threadIdx.x; at < kRows * kPiece; at += blockDim.x) {
       const int32_t t = at / kPiece, column = at % kPiece;
       if (t >= rows.from && t < rows.to && scan.first_column + column < Dv)
-        scan.head.u[static_cast<int64_t>(t) * Dv + scan.first_column + column] = narrow<T>(scan.memory.u[t][column]);
+        scan.head().u[static_cast<int64_t>(t) * Dv + scan.first_column + column] = narrow<T>(scan.memory.u[t][column]);
     }
   if (scan.first_column != 0) return;
-  for (int32_t t = threadIdx.x; t < rows.to; t += blockDim.x) scan.head.b[t] = scan.memory.gates[last % 3].b[t];
+  for (int32_t t = threadIdx.x; t < rows.to; t += blockDim.x) scan.head().b[t] = scan.memory.gates[last % 3].b[t];
   if (scan.j % shape.group() == 0) {
     if (rows.to < kRows)
       for (int32_t at = rows.from * Dk + threadIdx.x; at < rows.to * Dk; at += blockDim.x)
-        scan.head.keys[at] = scan.prepared.template key_rows<T>(shape, scan.s, scan.h)[at];
+        scan.head().keys[at] = scan.prepared.template key_rows<T>(shape, scan.s, scan.h)[at];
     const StepConv q = scan.step.q_conv(scan.s, scan.begin), k = scan.step.k_conv(scan.s, scan.begin);
     for (int32_t c = threadIdx.x; c < Dk; c += blockDim.x) {
       q.advance(scan.count, scan.h * Dk + c);
@@ -466,7 +467,6 @@ __global__ void __launch_bounds__(Threads, Threads <= kFewThreads ? 2 : 1) scan_
   const Scan<T> scan{step,
                      prepared,
                      *shared<ScanMemory>(),
-                     head_of<T>(shape, sequences.slot(s), j),
                      s,
                      j,
                      j / shape.group(),
@@ -475,8 +475,7 @@ __global__ void __launch_bounds__(Threads, Threads <= kFewThreads ? 2 : 1) scan_
                      count,
                      start,
                      blocks(shape.Dk, kPiece),
-                     first_block(begin, s),
-                     step.v_conv(s, begin)};
+                     first_block(begin, s)};
   const int32_t total = blocks(start % kRows + count, kRows), pieces = scan.pieces, c0 = warp * kPiece;
   const bool solver = warp == pieces;
   Tile<T> tile;
@@ -491,7 +490,7 @@ __global__ void __launch_bounds__(Threads, Threads <= kFewThreads ? 2 : 1) scan_
   for (int32_t at = threadIdx.x; at < kRows * kPiece; at += blockDim.x) {
     const int32_t t = at / kPiece, column = scan.first_column + at % kPiece;
     if (t < start % kRows && column < shape.Dv)
-      scan.memory.u[t][at % kPiece] = widen(scan.head.u[static_cast<int64_t>(t) * shape.Dv + column]);
+      scan.memory.u[t][at % kPiece] = widen(scan.head().u[static_cast<int64_t>(t) * shape.Dv + column]);
   }
   if (solver) {
     load_products(scan, 0, products);
@@ -500,7 +499,7 @@ __global__ void __launch_bounds__(Threads, Threads <= kFewThreads ? 2 : 1) scan_
     write_weights(scan, 0, products);
     if (total > 1) ahead = load_gates(scan, 1);
   } else {
-    load_tile(tile, scan.head.state, shape.Dk, shape.Dv, c0, scan.first_column, start == 0);
+    load_tile(tile, scan.head().state, shape.Dk, shape.Dv, c0, scan.first_column, start == 0);
     load_operands(scan, 0, 0, warp, keys);
     load_operands(scan, 0, 2, warp, queries);
     load_operands(scan, 0, 3, warp, queries_low);
@@ -523,10 +522,6 @@ __global__ void __launch_bounds__(Threads, Threads <= kFewThreads ? 2 : 1) scan_
         ahead = load_gates(scan, i + 2);
       }
     } else {
-      if (more) {
-        load_operands(scan, i + 1, 0, warp, next);
-        if constexpr (!kExact) load_operands(scan, i + 1, 1, warp, next_low);
-      }
       read_rows<T, kExact>(scan, 0, warp, operand, keys, keys_low);
     }
     copy_wait<1>();
@@ -536,6 +531,8 @@ __global__ void __launch_bounds__(Threads, Threads <= kFewThreads ? 2 : 1) scan_
     } else {
       read_rows<T, false>(scan, 1, warp, operand, queries, queries_low);
       if (more) {
+        load_operands(scan, i + 1, 0, warp, next);
+        if constexpr (!kExact) load_operands(scan, i + 1, 1, warp, next_low);
         load_operands(scan, i + 1, 2, warp, queries);
         load_operands(scan, i + 1, 3, warp, queries_low);
         convolve_rows(scan, i + 1, warp);
@@ -560,7 +557,7 @@ __global__ void __launch_bounds__(Threads, Threads <= kFewThreads ? 2 : 1) scan_
   copy_wait<0>();
   __syncthreads();
   if (!solver && (start == 0 || total > 1 || scan.rows(0).to == kRows))
-    store_tile(scan.head.state, tile, shape.Dk, shape.Dv, c0, scan.first_column);
+    store_tile(scan.head().state, tile, shape.Dk, shape.Dv, c0, scan.first_column);
   leave(scan, total - 1);
 }
 
