@@ -1,6 +1,7 @@
 // graft_gdn_step for one row of each sequence: a block of threads takes a value head through the whole step. It reads
 // S0 once, in pieces of 32 x 32 that are all under way before anything else is known, and writes it when a block of
 // rows is full.
+#include "arrivals.h"
 #include "gdn_step.h"
 #include "host.h"
 
@@ -8,10 +9,6 @@ namespace graft::gpu {
 namespace {
 
 constexpr int32_t kDecodeThreads = 256, kWarps = kDecodeThreads / kWarp;
-/// Value heads that share a key head all read its windows; the last one to have done so moves them.
-constexpr int32_t kTickets = 1 << 16;
-__device__ int32_t tickets[kTickets];
-
 /// Shared memory, in floats. Rows of the block are kept in the state's type, 16 bytes apart beyond their length.
 struct Places {
   int32_t raw, k, q, v, split, keys, u, b, dots, weights, reads, o, small, floats;
@@ -261,19 +258,10 @@ __device__ void advance_windows(const Work<T>& work, int32_t count) {
 #pragma unroll 1
   for (int32_t c = threadIdx.x; c < shape.Dv; c += kDecodeThreads) v.advance(count, work.j * shape.Dv + c);
   if (!q.there()) return;
-  bool last = true;
-  if (shape.group() > 1) {
-    auto* flag = reinterpret_cast<int32_t*>(work.memory + work.at.small + 1);
-    if (threadIdx.x == 0) {
-      int32_t* ticket = tickets + work.s * shape.Hk + work.h;
-      __threadfence();
-      *flag = atomicAdd(ticket, 1) + 1 == shape.group();
-      if (*flag) atomicCAS(ticket, shape.group(), 0);
-    }
-    __syncthreads();
-    last = *flag != 0;
-  }
-  if (!last) return;
+  // Value heads that share a key head all read its windows; the last one to have done so moves them.
+  if (shape.group() > 1 && !arrives_last(work.step.readers + work.s * shape.Hk + work.h, 1, shape.group(),
+                                         reinterpret_cast<int32_t*>(work.memory + work.at.small + 1)))
+    return;
 #pragma unroll 1
   for (int32_t c = threadIdx.x; c < shape.Dk; c += kDecodeThreads) {
     q.advance(count, work.h * shape.Dk + c);
@@ -379,12 +367,11 @@ int32_t run(const GdnStep& step) {
 
 }  // namespace
 
-bool gdn_decodes(const GdnStep& step) {
-  return step.shape.group() == 1 || static_cast<int64_t>(step.sequences.S) * step.shape.Hk <= kTickets;
-}
-
 int32_t gdn_decode(const GdnStep& step) {
-  return step.layer.state_dtype == GRAFT_BF16 ? run<bf16_bits>(step) : run<float>(step);
+  GdnStep counted = step;
+  counted.readers = counters(static_cast<uint64_t>(step.sequences.S) * step.shape.Hk);
+  if (counted.readers == nullptr) return fail(GRAFT_OUT_OF_MEMORY, "gdn_step: no memory for counters");
+  return step.layer.state_dtype == GRAFT_BF16 ? run<bf16_bits>(counted) : run<float>(counted);
 }
 
 }  // namespace graft::gpu

@@ -41,7 +41,8 @@ extern "C" int32_t graft_gdn_step(float* y, float* state, float* conv_state, con
                      kernels,
                      za,
                      zb,
-                     gate};
+                     gate,
+                     nullptr};
   GRAFT_TRY(check_step(step));
-  return N == S && gdn_decodes(step) ? gdn_decode(step) : gdn_prefill(step);
+  return N == S ? gdn_decode(step) : gdn_prefill(step);
 }

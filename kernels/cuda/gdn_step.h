@@ -17,6 +17,8 @@ struct GdnStep {
   graft_gdn_layer layer;
   float *y, *conv_state;
   const float *q, *k, *v, *kernels, *za, *zb, *gate;
+  /// By sequence and key head: how many value heads have read its windows. Zero between launches.
+  int32_t* readers;
 
   __device__ float* window(int32_t s, int64_t offset) const {
     if (conv_state == nullptr) return nullptr;
@@ -58,7 +60,5 @@ struct GdnStep {
 int32_t gdn_decode(const GdnStep& step);
 /// Any rows.
 int32_t gdn_prefill(const GdnStep& step);
-/// Whether one launch can do it: its counters suffice.
-bool gdn_decodes(const GdnStep& step);
 
 }  // namespace graft::gpu
