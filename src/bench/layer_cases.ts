@@ -101,8 +101,8 @@ class Layer {
     });
   }
 
-  #case(what: string, rest: Omit<LayerCase, "name">): LayerCase {
-    return { name: `${this.#shape} ${what}`, ...rest };
+  #case(what: string, rest: Omit<LayerCase, "name" | "variant">): LayerCase {
+    return { name: `${this.#shape} ${what}`, variant: null, ...rest };
   }
 
   #projections(what: string, rows: number, outs: readonly number[]): LayerCase {

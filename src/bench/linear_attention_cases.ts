@@ -16,6 +16,7 @@ export function decodeCase(name: string, config: ModelConfig, kind: Kind, rows: 
   const matrices = numStates(shape) * shape.keyHeadDim * shape.valueHeadDim * (dtype === "f32" ? 4 : 2);
   return {
     name: `${name} ${kind} ${rows} rows, ${dtype} states`,
+    variant: kind,
     bytes: rows * (matrices * (1 + 1 / shape.block) + rowBytes(shape)),
     flops: rows * flopsOf(shape),
     round: (operands) => decodeRound(operands, shape, rows, dtype, operands.copies(rows * matrices)),
@@ -27,6 +28,7 @@ export function promptCase(name: string, config: ModelConfig, kind: Kind, rows: 
   const shape = linearShapeFor(config, kind);
   return {
     name: `${name} ${kind} ${rows} rows of a prompt`,
+    variant: kind,
     bytes: rows * rowBytes(shape),
     flops: rows * flopsOf(shape),
     round: (operands) => {

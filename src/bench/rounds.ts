@@ -1,5 +1,6 @@
 // Timing on a device: a round of calls is recorded where the library records, queued as often as a sample is long, and waited
 // for once. So neither the calls nor the waiting count. Knows no op.
+import { DeviceLostError, KernelError } from "../errors.ts";
 import type { Ops } from "../ops/ops.ts";
 import type { Recording } from "../ops/repeat_ops.ts";
 import type { LayerOperands } from "./layer_operands.ts";
@@ -16,6 +17,8 @@ export interface Round {
 export interface LayerCase {
   /** "llama-3.2-3b gated_linear 16 rows" */
   readonly name: string;
+  /** Whose step it is; null: any model's. */
+  readonly variant: "gla" | "gdn" | null;
   /** Moved by one call at least: weights, keys, values and states, inputs and outputs. */
   readonly bytes: number;
   readonly flops: number;
@@ -26,6 +29,16 @@ export interface LayerCase {
 export interface RoundTiming {
   readonly best: number;
   readonly median: number;
+}
+
+/** null where it cannot be recorded: then its calls are queued one by one. */
+function recordedRound(ops: Ops, round: Round): Recording | null {
+  try {
+    return ops.record(() => round.run());
+  } catch (error) {
+    if (error instanceof KernelError && !(error instanceof DeviceLostError)) return null;
+    throw error;
+  }
 }
 
 /** Longer than waiting for it by far. */
@@ -40,7 +53,7 @@ export function timeRounds(ops: Ops, round: Round, seconds: number): RoundTiming
   try {
     round.run();
     wait();
-    recording = ops.record(() => round.run());
+    recording = recordedRound(ops, round);
     const once = recording === null ? () => round.run() : () => ops.replay(recording!);
     const sample = (rounds: number) => {
       const started = Bun.nanoseconds();

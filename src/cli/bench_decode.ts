@@ -10,7 +10,6 @@ import {
   measureDecode,
 } from "../bench/decode.ts";
 import { fitContexts } from "../bench/fit.ts";
-import { checkSmallCase } from "../bench/small_case.ts";
 import { Ops } from "../ops/ops.ts";
 import { caseColumns, giga, memoryColumns, percent, rateCell } from "./bench_columns.ts";
 import {
@@ -23,6 +22,7 @@ import {
   openSubject,
   variantsOf,
 } from "./bench_models.ts";
+import { agreeingVariants, doesNotFit, Refusals } from "./bench_refusals.ts";
 import { type BenchColumn, RowWriter } from "./bench_table.ts";
 import { defineCommand } from "./command.ts";
 import type { Flags } from "./config.ts";
@@ -120,15 +120,20 @@ the same head layout has the reference's log-probabilities. Weights come from me
     const { subject, masks } = opened;
     const types = cacheTypes(flags, subject.ops);
     const prompts = flags.prompts === "auto" ? (subject.ops.kind === "cuda" ? "random" : "computed") : flags.prompts;
-    const checked = prompts === "random" ? await check(opened, flags) : null;
+    const refusals = new Refusals();
+    const checked = prompts === "random" ? await check(opened, flags, refusals) : null;
     const bandwidth = bandwidthOf(subject.ops);
     const writer = new RowWriter(COLUMNS, flags.output);
     for (const wanted of batches) {
       for (const context of contexts) {
         for (const mask of masks) {
+          if (checked !== null && !checked.has(mask.name)) continue;
           const common = { ...stepsOf(flags), ...types, mask, context, prompts } as const;
-          const batch = wanted === "max" ? largestBatch(subject, common, flags["max-batch"]) : wanted;
-          const figure = measureDecode(subject, { ...common, batch }, bandwidth);
+          const measured = refusals.attempt(`d${context}, ${mask.name}, batch ${wanted}`, () =>
+            measureBatch(subject, common, wanted, flags["max-batch"], bandwidth),
+          );
+          if (measured === null) continue;
+          const { batch, figure } = measured;
           const row = opened.describe(mask, batch, `tg${flags.tokens} @ d${context}`, figure.lastContext);
           const numChecked = checked?.get(mask.name) ?? figure.numChecked;
           const known = { ...row, context, largest: wanted === "max", ...figure, numChecked };
@@ -139,7 +144,7 @@ the same head layout has the reference's log-probabilities. Weights come from me
     }
     process.stdout.write(writer.rest());
     writeFits(writer.rows, bandwidth.kind);
-    return 0;
+    return refusals.status(writer.rows.length);
   },
 );
 
@@ -147,14 +152,41 @@ function stepsOf({ tokens, repeats, chunk }: DecodeFlags) {
   return { tokens, repeats, chunk: chunk ?? 512 };
 }
 
-/** What must hold before contexts that nobody computed are measured; the number of sequences compared per hybrid. */
-async function check({ subject, masks, weightType }: OpenedSubject, flags: DecodeFlags): Promise<Map<string, number>> {
+/** One case; where the largest batch turns out not to fit after all, with a few sequences less. */
+function measureBatch(
+  subject: OpenedSubject["subject"],
+  one: Omit<DecodeCase, "batch">,
+  wanted: number | "max",
+  most: number,
+  bandwidth: Bandwidth,
+): { readonly batch: number; readonly figure: DecodeFigure } {
+  for (let batch = wanted === "max" ? largestBatch(subject, one, most) : wanted; ; batch = Math.floor(0.95 * batch)) {
+    try {
+      return { batch, figure: measureDecode(subject, { ...one, batch }, bandwidth) };
+    } catch (error) {
+      if (wanted !== "max" || batch === 1 || !doesNotFit(error)) throw error;
+    }
+  }
+}
+
+/** What must hold before contexts that nobody computed are measured; sequences compared, by hybrids that passed. */
+async function check(
+  { subject, masks, weightType }: OpenedSubject,
+  flags: DecodeFlags,
+  refusals: Refusals,
+): Promise<Map<string, number>> {
   const types = cacheTypes(flags, subject.ops);
   const reference = await Ops.load({ device: "cpu", isa: "reference", threads: 1 });
   const { config } = subject.model;
-  const error = checkSmallCase(subject.ops, reference, config, variantsOf(masks), { ...types, weightType });
-  process.stderr.write(`A small model differs from the reference by ${error.toExponential(1)} of the spread\n`);
-  return new Map(masks.map((mask) => [mask.name, checkDecode(subject, mask, types)]));
+  const wanted = { ...types, weightType };
+  const agreeing = agreeingVariants(subject.ops, reference, config, variantsOf(masks), wanted, refusals);
+  const passed = new Map<string, number>();
+  for (const mask of masks) {
+    if (!variantsOf([mask]).every((variant) => agreeing.includes(variant))) continue;
+    const numChecked = refusals.attempt(mask.name, () => checkDecode(subject, mask, types));
+    if (numChecked !== null) passed.set(mask.name, numChecked);
+  }
+  return passed;
 }
 
 /** The base comes first in the order of masks. */

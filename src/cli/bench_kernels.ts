@@ -65,8 +65,9 @@ device's matrix rate for the same operations, whichever is longer. A small model
     const reference = await Ops.load({ ...kernelOptions(flags), device: "cpu", isa: "reference" });
     if (ops.kind === "cuda") {
       const { shape, filter = "", seconds, json } = flags;
-      process.stdout.write(deviceKernels(ops, reference, { shape, filter, seconds, json }));
-      return 0;
+      const { text, status } = deviceKernels(ops, reference, { shape, filter, seconds, json });
+      process.stdout.write(text);
+      return status;
     }
     if (flags.shape !== undefined) throw new UsageError("--shape is for a CUDA device: add --device cuda");
     const cases = kernelCases.filter((one) => caseName(one).includes(flags.filter ?? ""));

@@ -3,6 +3,7 @@
 import { measurePrefill, type PrefillCase, type PrefillFigure } from "../bench/prefill.ts";
 import { caseColumns, giga, memoryColumns, percent, rateCell } from "./bench_columns.ts";
 import { type CaseRow, cacheTypes, countsIn, MODEL_BENCH_FLAGS, openSubject } from "./bench_models.ts";
+import { Refusals } from "./bench_refusals.ts";
 import { type BenchColumn, RowWriter } from "./bench_table.ts";
 import { defineCommand } from "./command.ts";
 
@@ -45,11 +46,14 @@ takes turns with the repeats. Every figure stands only after the same prompt in 
     const chunk = flags.chunk ?? DEFAULT_CHUNK[ops.kind];
     const common = { repeats: flags.repeats, chunk, ...cacheTypes(flags, ops) };
     const writer = new RowWriter(COLUMNS, flags.output);
+    const refusals = new Refusals();
     for (const batch of batches) {
       for (const context of contexts) {
         for (const mask of masks) {
           const one: PrefillCase = { ...common, mask, context, batch, weightType };
-          const figure = measurePrefill(subject, one);
+          const name = `pp${context}, ${mask.name}, batch ${batch}`;
+          const figure = refusals.attempt(name, () => measurePrefill(subject, one));
+          if (figure === null) continue;
           const row = describe(mask, batch, `pp${context}`, context);
           writer.add({ ...row, context, chunk, ...figure });
           process.stderr.write(`${row.test}, ${mask.name}, batch ${batch}: ${rateCell(figure.tokensPerSecond)} t/s\n`);
@@ -57,6 +61,6 @@ takes turns with the repeats. Every figure stands only after the same prompt in 
       }
     }
     process.stdout.write(writer.rest());
-    return 0;
+    return refusals.status(writer.rows.length);
   },
 );
