@@ -43,5 +43,5 @@ function train(b: Workbench): void {
 export const attentionCases: readonly SelftestCase[] = [
   { name: "kv_write, attention over f32 pages", limit: LIMITS.forward, run: (b) => paged(b, "f32") },
   { name: "kv_write, attention over bf16 pages", limit: LIMITS.forward, run: (b) => paged(b, "bf16") },
-  { name: "attention_train and gradients, 33 + 1 + 70 rows", limit: LIMITS.gradient, run: train },
+  { name: "attention_train and gradients, 33 + 1 + 70 rows", limit: LIMITS.gradient, training: true, run: train },
 ];

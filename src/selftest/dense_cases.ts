@@ -18,6 +18,7 @@ function products(N: number, M: number, K: number): SelftestCase {
   return {
     name: `matmul nt, nn, tn and sum_rows, ${N} × [${M}, ${K}]`,
     limit: LIMITS.forward,
+    training: true,
     run(b) {
       const [x, dy, w] = [b.random("x", [N, K]), b.random("dy", [N, M]), b.random("w", [M, K])];
       b.ops.matmulNt(b.output("y", [N, M]), x, w, b.random("bias", [M]));
@@ -49,6 +50,7 @@ const rowMoves: SelftestCase = {
 const rowSums: SelftestCase = {
   name: "embedding_backward, axpy, 63 × 33",
   limit: LIMITS.forward,
+  training: true,
   run(b) {
     const [N, V, C] = [63, 7, 33];
     const dy = b.random("dy", [N, C]);
@@ -58,7 +60,7 @@ const rowSums: SelftestCase = {
 };
 
 const memory: SelftestCase = {
-  name: "alloc, upload, convert, copy, zero, download",
+  name: "alloc, upload, convert, copy, zero, fill_random, download",
   limit: LIMITS.exact,
   run(b) {
     const x = b.random("x", [1001], 1e4);
@@ -66,6 +68,7 @@ const memory: SelftestCase = {
     b.ops.convert(b.output("rounded", [1001]), narrow);
     b.ops.copy(b.output("copied", [1001]), x);
     b.ops.zero(b.output("zeroed", [1001]));
+    b.ops.fillRandom(b.output("filled", [1001]), 7, 0.5);
   },
 };
 

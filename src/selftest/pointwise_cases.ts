@@ -1,5 +1,6 @@
 // Self-test cases of norms, activations, rotary embedding and gates, forward and backward.
 import { LIMITS, range, type SelftestCase } from "./case.ts";
+import type { Workbench } from "./workbench.ts";
 
 const EPS = 1e-5;
 
@@ -24,6 +25,7 @@ const norms: SelftestCase = {
 const normGradients: SelftestCase = {
   name: "gradients of the norms, 63 × 100",
   limit: LIMITS.gradient,
+  training: true,
   run(b) {
     const shape = [63, 100];
     const [x, gate, dy, w] = [
@@ -57,16 +59,26 @@ const normGradients: SelftestCase = {
 };
 
 const activations: SelftestCase = {
-  name: "silu, silu_mul, gelu_tanh and gradients, 1001",
+  name: "silu, silu_mul, gelu_tanh, 1001",
   limit: LIMITS.forward,
   run(b) {
     const shape = [1001];
-    const [x, up, dy] = [b.random("x", shape, 8), b.random("up", shape), b.random("dy", shape)];
+    const [x, up] = [b.random("x", shape, 8), b.random("up", shape)];
     b.ops.silu(b.output("silu", shape), x);
-    b.ops.siluBackward(b.output("silu dx", shape), dy, x);
     b.ops.siluMul(b.output("mul", shape), x, up);
-    b.ops.siluMulBackward(b.output("dgate", shape), b.output("dup", shape), dy, x, up);
     b.ops.geluTanh(b.output("gelu", shape), x);
+  },
+};
+
+const activationGradients: SelftestCase = {
+  name: "gradients of silu, silu_mul, gelu_tanh, 1001",
+  limit: LIMITS.forward,
+  training: true,
+  run(b) {
+    const shape = [1001];
+    const [x, up, dy] = [b.random("x", shape, 8), b.random("up", shape), b.random("dy", shape)];
+    b.ops.siluBackward(b.output("silu dx", shape), dy, x);
+    b.ops.siluMulBackward(b.output("dgate", shape), b.output("dup", shape), dy, x, up);
     b.ops.geluTanhBackward(b.output("gelu dx", shape), dy, x);
   },
 };
@@ -85,18 +97,32 @@ const rope: SelftestCase = {
   },
 };
 
+const GATES = [63, 5] as const;
+
+function gateInputs(b: Workbench) {
+  const [z, za, zb] = [b.random("z", GATES, 6), b.random("za", GATES, 6), b.random("zb", GATES, 6)];
+  return { z, za, zb, aLog: b.random("A", [GATES[1]]), dtBias: b.random("dt", [GATES[1]]) };
+}
+
 const gates: SelftestCase = {
-  name: "gla_gate, gdn_gate and gradients, 63 × 5",
-  limit: LIMITS.gradient,
+  name: "gla_gate, gdn_gate, 63 × 5",
+  limit: LIMITS.forward,
   run(b) {
-    const [N, H] = [63, 5];
-    const shape = [N, H];
-    const [z, za, zb] = [b.random("z", shape, 6), b.random("za", shape, 6), b.random("zb", shape, 6)];
-    const [aLog, dtBias] = [b.random("A", [H]), b.random("dt", [H])];
+    const { z, za, zb, aLog, dtBias } = gateInputs(b);
+    b.ops.glaGate(b.output("a", GATES), z, 16);
+    b.ops.gdnGate(b.output("g", GATES), b.output("beta", GATES), za, zb, aLog, dtBias, 2);
+  },
+};
+
+const gateGradients: SelftestCase = {
+  name: "gradients of gla_gate and gdn_gate, 63 × 5",
+  limit: LIMITS.gradient,
+  training: true,
+  run(b) {
+    const { z, za, zb, aLog, dtBias } = gateInputs(b);
+    const [shape, H] = [GATES, GATES[1]];
     const [da, dg, dbeta] = [b.random("da", shape), b.random("dg", shape), b.random("dbeta", shape)];
-    b.ops.glaGate(b.output("a", shape), z, 16);
     b.ops.glaGateBackward(b.output("dz", shape), da, z, 16);
-    b.ops.gdnGate(b.output("g", shape), b.output("beta", shape), za, zb, aLog, dtBias, 2);
     const grads = {
       dza: b.output("dza", shape),
       dzb: b.output("dzb", shape),
@@ -108,4 +134,12 @@ const gates: SelftestCase = {
 };
 
 /** Cases of norms, activations, rope and gates. */
-export const pointwiseCases: readonly SelftestCase[] = [norms, normGradients, activations, rope, gates];
+export const pointwiseCases: readonly SelftestCase[] = [
+  norms,
+  normGradients,
+  activations,
+  activationGradients,
+  rope,
+  gates,
+  gateGradients,
+];

@@ -8,15 +8,20 @@ const LENGTHS = [33, 1, 70];
 const N = 104;
 const BLOCK = 32;
 
+const [C, W] = [33, 4];
+
+function convInputs(b: Workbench) {
+  const [u, bias] = [b.random("u", [N, C]), b.random("bias", [C])];
+  return { u, bias, w: b.random("w", [C, W]), kernels: b.random("kernels", [N, C, W]) };
+}
+
 const convolutions: SelftestCase = {
-  name: "short_conv, dynamic_conv and gradients, 4 taps of 33 channels",
-  limit: LIMITS.gradient,
+  name: "short_conv, dynamic_conv, 4 taps of 33 channels",
+  limit: LIMITS.forward,
   run(b) {
-    const [C, W] = [33, 4];
     const shape = [N, C];
     const seqStart = b.ints(startsOf(LENGTHS));
-    const [u, dy, bias] = [b.random("u", shape), b.random("dy", shape), b.random("bias", [C])];
-    const [w, kernels] = [b.random("w", [C, W]), b.random("kernels", [N, C, W])];
+    const { u, bias, w, kernels } = convInputs(b);
     const state = (name: string) => ({
       state: b.sum(name, [4, (W - 1) * C]),
       stride: (W - 1) * C,
@@ -25,6 +30,18 @@ const convolutions: SelftestCase = {
     b.ops.shortConv(b.output("y", shape), u, w, bias, seqStart, state("short state"));
     b.ops.shortConv(b.output("fresh", shape), u, w, null, seqStart, null, false);
     b.ops.dynamicConv(b.output("dynamic", shape), u, kernels, seqStart, state("dynamic state"));
+  },
+};
+
+const convolutionGradients: SelftestCase = {
+  name: "gradients of short_conv and dynamic_conv, 4 taps of 33 channels",
+  limit: LIMITS.gradient,
+  training: true,
+  run(b) {
+    const shape = [N, C];
+    const seqStart = b.ints(startsOf(LENGTHS));
+    const { u, bias, w, kernels } = convInputs(b);
+    const dy = b.random("dy", shape);
     b.ops.shortConvBackward(b.output("du", shape), b.sum("dw", [C, W]), b.sum("db", [C]), dy, u, w, bias, seqStart);
     b.ops.dynamicConvBackward(b.output("ddu", shape), b.output("dkernels", [N, C, W]), dy, u, kernels, seqStart);
   },
@@ -109,6 +126,7 @@ function train(b: Workbench, variant: Variant): void {
 /** Cases of convolutions and linear attention. */
 export const recurrentCases: readonly SelftestCase[] = [
   convolutions,
+  convolutionGradients,
   ...(["gla", "gdn"] as const).flatMap((variant): SelftestCase[] => [
     {
       name: `${variant}, ${variant}_state_read, 33 + 1 + 70 rows`,
@@ -120,6 +138,11 @@ export const recurrentCases: readonly SelftestCase[] = [
       limit: LIMITS.bf16State,
       run: (b) => serve(b, variant, "bf16"),
     },
-    { name: `${variant}_train and gradients, 33 + 1 + 70 rows`, limit: LIMITS.gradient, run: (b) => train(b, variant) },
+    {
+      name: `${variant}_train and gradients, 33 + 1 + 70 rows`,
+      limit: LIMITS.gradient,
+      training: true,
+      run: (b) => train(b, variant),
+    },
   ]),
 ];

@@ -4,9 +4,12 @@ import { attentionCases } from "./attention_cases.ts";
 import { attentionStepCases } from "./attention_step_cases.ts";
 import type { SelftestCase } from "./case.ts";
 import { denseCases } from "./dense_cases.ts";
+import { largeCases } from "./large_cases.ts";
 import { pointwiseCases } from "./pointwise_cases.ts";
 import { recurrentCases } from "./recurrent_cases.ts";
 import { repeatCases } from "./repeat_cases.ts";
+import { samplingCases } from "./sampling_cases.ts";
+import { stepCases } from "./step_cases.ts";
 import { trainingCases } from "./training_cases.ts";
 import { Workbench } from "./workbench.ts";
 
@@ -18,8 +21,17 @@ export const selftestCases: readonly SelftestCase[] = [
   ...attentionStepCases,
   ...recurrentCases,
   ...repeatCases,
+  ...stepCases,
+  ...samplingCases,
   ...trainingCases,
 ];
+
+/** What a library is tested with: its emulator is too slow for large cases, and devices do not train. */
+export function casesFor(ops: Ops): readonly SelftestCase[] {
+  if (ops.kind === "cpu") return selftestCases;
+  const forward = selftestCases.filter((one) => one.training !== true);
+  return ops.isa === "cuda" ? [...forward, ...largeCases] : forward;
+}
 
 /** How far a case is from the reference library. */
 export interface SelftestResult {
@@ -32,8 +44,8 @@ export interface SelftestResult {
   readonly detail: string;
 }
 
-/** Runs all cases (or the given ones) and compares `ops` with `reference`, output by output. */
-export function* selftest(ops: Ops, reference: Ops, cases = selftestCases): Generator<SelftestResult> {
+/** Runs the cases that a library has (or the given ones) and compares `ops` with `reference`, output by output. */
+export function* selftest(ops: Ops, reference: Ops, cases = casesFor(ops)): Generator<SelftestResult> {
   for (const one of cases) yield runCase(one, ops, reference);
 }
 

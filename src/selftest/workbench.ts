@@ -27,6 +27,7 @@ export class Workbench {
   readonly #tensors: Tensor[] = [];
   readonly #packed: PackedLinear[] = [];
   readonly #outputs: Output[] = [];
+  readonly #owned: { free(): void }[] = [];
 
   constructor(ops: Ops) {
     this.ops = ops;
@@ -63,6 +64,19 @@ export class Workbench {
     return packed;
   }
 
+  /** Numbers made where they lie, for sizes that would take long to send: in [-scale, scale], by the seed alone. */
+  filled(seed: number, shape: readonly number[], scale = 1, dtype: "f32" | "bf16" = "f32"): Tensor {
+    const t = this.zeros(shape, dtype);
+    this.ops.fillRandom(t, seed, scale);
+    return t;
+  }
+
+  /** Frees it with the case. */
+  own<T extends { free(): void }>(thing: T): T {
+    this.#owned.push(thing);
+    return thing;
+  }
+
   /** A result of the case, NaN until a kernel writes it. */
   output(name: string, shape: readonly number[], dtype: OutputType = "f32"): Tensor {
     const words = countOf(shape) * wordsOf[dtype];
@@ -95,6 +109,7 @@ export class Workbench {
 
   /** Frees everything the case allocated. */
   close(): void {
+    for (const thing of this.#owned) thing.free();
     for (const t of this.#tensors) this.ops.free(t);
     for (const w of this.#packed) this.ops.freePacked(w);
   }

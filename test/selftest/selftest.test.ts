@@ -2,7 +2,9 @@
 import { expect, test } from "bun:test";
 import { type KernelLibrary, symbols } from "../../src/ops/abi.ts";
 import { Ops } from "../../src/ops/ops.ts";
-import { selftest, selftestCases } from "../../src/selftest/selftest.ts";
+import { largeCases } from "../../src/selftest/large_cases.ts";
+import { casesFor, selftest, selftestCases } from "../../src/selftest/selftest.ts";
+import { heal, loseAfter } from "../support/emulator.ts";
 import { isas, opsOf } from "../support/kernels.ts";
 
 /** Fresh ops whose symbols are replaced where `change` says so. */
@@ -14,12 +16,16 @@ async function altered(change: (name: string, call: (...args: never[]) => unknow
   return ops;
 }
 
-test.each(isas.filter((isa) => isa !== "reference"))("selftest() passes on %s", async (isa) => {
-  const results = [...selftest(await opsOf(isa), await opsOf("reference"))];
-  expect(results.length).toBe(selftestCases.length);
-  expect(results.filter((result) => !result.passed)).toEqual([]);
-  expect(results.every((result) => result.error !== null && result.detail !== "")).toBe(true);
-});
+test.each([...isas.filter((isa) => isa !== "reference"), "simt"] as const)(
+  "selftest() passes on %s",
+  async (library) => {
+    const ops = await opsOf(library);
+    const results = [...selftest(ops, await opsOf("reference"))];
+    expect(results.length).toBe(casesFor(ops).length);
+    expect(results.filter((result) => !result.passed)).toEqual([]);
+    expect(results.every((result) => result.error !== null && result.detail !== "")).toBe(true);
+  },
+);
 
 test("selftest() calls every kernel", async () => {
   const called = new Set<string>();
@@ -40,6 +46,9 @@ test("selftest() calls every kernel", async () => {
     "graft_recording_free",
     "graft_bench_read", // graft bench
     "graft_bench_flops",
+    "graft_record_end", // where the library records, as the emulator's does
+    "graft_replay",
+    "graft_recording_free",
   ];
   expect(Object.keys(symbols).filter((name) => !called.has(name) && !others.includes(name))).toEqual([]);
 });
@@ -62,4 +71,31 @@ test("selftest() reports a kernel that is off by a thousandth, one that does not
   expect(failed[0]!.error).toBeLessThan(1e-2);
   expect(failed[1]!.error).toBe(Number.POSITIVE_INFINITY);
   expect(failed[2]!.error).toBeNull();
+});
+
+test("a device has every case but those of training, and the large ones where it is no emulator", async () => {
+  const [cpu, emulator] = [await opsOf("reference"), await opsOf("simt")];
+  const cuda = Object.create(emulator, { isa: { value: "cuda" }, kind: { value: "cuda" } }) as Ops;
+  expect(casesFor(cpu)).toBe(selftestCases);
+  expect(casesFor(emulator)).toEqual(selftestCases.filter(({ training }) => training !== true));
+  expect(casesFor(cuda)).toEqual([...casesFor(emulator), ...largeCases]);
+  expect(largeCases.every(({ large }) => large)).toBe(true);
+  expect(new Set(casesFor(cuda).map(({ name }) => name)).size).toBe(casesFor(cuda).length);
+});
+
+test("a device without its device fails every case with the reason", async () => {
+  const ops = await opsOf("simt");
+  loseAfter(1);
+  try {
+    const [first, second] = [...selftest(ops, await opsOf("reference"), casesFor(ops).slice(1, 3))];
+    for (const result of [first, second]) {
+      expect(result).toMatchObject({
+        passed: false,
+        error: null,
+        detail: expect.stringMatching(/^The device is lost: /),
+      });
+    }
+  } finally {
+    heal();
+  }
 });
