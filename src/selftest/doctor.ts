@@ -13,7 +13,15 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { type Isa, isaNames, type LibraryOptions, processorFlags, supportedIsas } from "../ops/library.ts";
+import { driverObstacle } from "../ops/device_probe.ts";
+import {
+  hasCudaKernels,
+  type Isa,
+  isaNames,
+  type LibraryOptions,
+  processorFlags,
+  supportedIsas,
+} from "../ops/library.ts";
 import { Ops } from "../ops/ops.ts";
 
 export interface Finding {
@@ -45,6 +53,7 @@ export async function examine(around: Surroundings): Promise<Finding[]> {
     ...(await kernels(around.kernels ?? {})),
     ...memory(),
     gpu(root),
+    ...(await device(around.kernels ?? {}, root)),
     ok("compilers", "not needed: the kernels are compiled already (g++ only to build graft from source)"),
     temporaryFolder(),
     dataFolder(around.dataDir),
@@ -64,7 +73,7 @@ async function kernels(options: LibraryOptions): Promise<Finding[]> {
     return [features, problem("kernels", "the processor has no AVX2 and FMA: only the slow reference kernels run")];
   }
   try {
-    const ops = await Ops.load(options);
+    const ops = await Ops.load({ ...options, device: "cpu" });
     const { name, threads } = ops.info() as { name: string; threads: number };
     const others = isaNames.filter((other) => other !== ops.isa && supported.includes(other));
     const rest = others.length === 0 ? "" : `; also possible: ${others.join(", ")}`;
@@ -96,12 +105,12 @@ function memory(): Finding[] {
 
 const DRIVER_FOLDERS = ["usr/lib/x86_64-linux-gnu", "usr/lib64", "usr/lib", "usr/local/cuda/compat", "usr/lib/wsl/lib"];
 
-/** Whether an NVIDIA driver and its library are there; this build computes on the processor either way. */
+/** Whether an NVIDIA driver and its library are there. */
 function gpu(root: string): Finding {
   const driver = join(root, "proc/driver/nvidia");
   const library = DRIVER_FOLDERS.map((folder) => join(root, folder, "libcuda.so.1")).find(existsSync);
   if (!existsSync(driver) && library === undefined) {
-    return note("gpu", "no NVIDIA driver (no /proc/driver/nvidia, no libcuda.so.1): the processor computes");
+    return note("gpu", "no NVIDIA driver (no /proc/driver/nvidia, no libcuda.so.1)");
   }
   const version = readIf(join(driver, "version")).match(/Kernel Module\s+(?:for \S+\s+)?([\d.]+)/)?.[1];
   const cards = existsSync(join(driver, "gpus")) ? readdirSync(join(driver, "gpus")) : [];
@@ -109,8 +118,50 @@ function gpu(root: string): Finding {
     (card) => /Model:\s+(.*)/.exec(readIf(join(driver, "gpus", card, "information")))?.[1] ?? card,
   );
   const found = [`driver ${version ?? "of unknown version"}`, library ?? "no libcuda.so.1", ...models].join(", ");
-  return note("gpu", `${found}; this build has no GPU kernels: the processor computes`);
+  return ok("gpu", found);
 }
+
+/** What CUDA kernels this build has, and the device that answers them; a problem only where one was asked for. */
+async function device(options: LibraryOptions, root: string): Promise<Finding[]> {
+  const asked = options.device === "cuda";
+  const absent = (text: string) =>
+    asked ? problem("device", text) : note("device", `${text}: the processor computes`);
+  const build = (await hasCudaKernels())
+    ? ok("cuda kernels", "in this build, for compute capability 8.0 and newer")
+    : note("cuda kernels", "not in this build: it was made where nvcc was not on the PATH");
+  const obstacle = build.state === "ok" ? driverObstacle(root) : "no CUDA kernels";
+  if (obstacle !== null) return [build, absent(obstacle)];
+  try {
+    const { threads: _threads, isa: _isa, ...rest } = options;
+    const ops = await Ops.load({ ...rest, device: "cuda" });
+    return [build, ok("device", describeDevice(ops, options))];
+  } catch (cause) {
+    return [build, absent((cause as Error).message.replace(/^Cannot use --device cuda: /, ""))];
+  }
+}
+
+/** One line about a CUDA device that answers. */
+export function describeDevice(ops: Ops, { device, isa = "auto" }: LibraryOptions): string {
+  const { name, isa: capability, threads, features, memory: total, free } = ops.info() as DeviceInfo;
+  const words = [
+    `${name}, compute capability ${capability.replace(/^sm_(\d+)(\d)$/, "$1.$2")}, ${threads} multiprocessors`,
+    `${gibibytes(free)} free of ${gibibytes(total)}`,
+    ...features,
+  ];
+  const chosen = device !== "cpu" && isa === "auto" ? "" : "; not used: the processor is asked for";
+  return `${words.join(", ")}${chosen}`;
+}
+
+/** What a CUDA library says of its device. */
+type DeviceInfo = {
+  readonly name: string;
+  readonly isa: string;
+  readonly threads: number;
+  /** As the library puts it: its driver, and what it found beside. */
+  readonly features: readonly string[];
+  readonly memory: number;
+  readonly free: number;
+};
 
 function readIf(path: string): string {
   return existsSync(path) ? readFileSync(path, "utf8") : "";

@@ -3,8 +3,10 @@ import { expect, test } from "bun:test";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { examine, type Finding } from "../../src/selftest/doctor.ts";
-import { isas } from "../support/kernels.ts";
+import { hasCudaKernels } from "../../src/ops/library.ts";
+import type { Ops } from "../../src/ops/ops.ts";
+import { describeDevice, examine, type Finding } from "../../src/selftest/doctor.ts";
+import { isas, opsOf } from "../support/kernels.ts";
 
 const about = (findings: readonly Finding[], topic: string) => findings.find((finding) => finding.topic === topic);
 
@@ -19,7 +21,15 @@ test("examine() finds this machine fit and leaves the data folder unmade", async
     expect(about(findings, "gpu")).toEqual({
       topic: "gpu",
       state: "note",
-      text: "no NVIDIA driver (no /proc/driver/nvidia, no libcuda.so.1): the processor computes",
+      text: "no NVIDIA driver (no /proc/driver/nvidia, no libcuda.so.1)",
+    });
+    const built = await hasCudaKernels();
+    expect(about(findings, "cuda kernels")?.state).toBe(built ? "ok" : "note");
+    const why = built ? "there is no NVIDIA driver here (no /dev/nvidiactl)" : "no CUDA kernels";
+    expect(about(findings, "device")).toEqual({
+      topic: "device",
+      state: "note",
+      text: `${why}: the processor computes`,
     });
     expect(about(findings, "data folder")?.text).toContain("made when needed");
     expect(await Bun.file(dataDir).exists()).toBe(false);
@@ -41,7 +51,7 @@ test("examine() reads the version and the cards of an NVIDIA driver", async () =
     );
     writeFileSync(join(root, "usr/lib64/libcuda.so.1"), "");
     const text = about(await examine({ version: "1", dataDir: root, root }), "gpu")!.text;
-    expect(text).toStartWith(`driver 550.54.15, ${root}/usr/lib64/libcuda.so.1, NVIDIA L4;`);
+    expect(text).toBe(`driver 550.54.15, ${root}/usr/lib64/libcuda.so.1, NVIDIA L4`);
   } finally {
     rmSync(root, { recursive: true });
   }
@@ -57,4 +67,28 @@ test("examine() calls a data folder below a file a problem", async () => {
   } finally {
     rmSync(folder, { recursive: true });
   }
+});
+
+test("a device that was asked for and is not there is a problem", async () => {
+  const root = mkdtempSync(join(tmpdir(), "graft-test-"));
+  try {
+    const findings = await examine({ version: "1", dataDir: root, root, kernels: { device: "cuda" } });
+    expect(about(findings, "device")).toMatchObject({ state: "problem" });
+    expect(about(findings, "kernels")?.state).toBe("ok");
+  } finally {
+    rmSync(root, { recursive: true });
+  }
+});
+
+test("a device that answers is described by what its library says of it", async () => {
+  const info = () => ({
+    ...{ name: "NVIDIA H200", isa: "sm_90", threads: 132, features: ["driver 12.8", "wgmma"] },
+    ...{ memory: 150_000_000_000, free: 149_000_000_000 },
+  });
+  const ops = Object.create(await opsOf("simt"), { info: { value: info } }) as Ops;
+  const text =
+    "NVIDIA H200, compute capability 9.0, 132 multiprocessors, 138.8 GiB free of 139.7 GiB, driver 12.8, wgmma";
+  expect(describeDevice(ops, { device: "auto" })).toBe(text);
+  expect(describeDevice(ops, { device: "cpu" })).toBe(`${text}; not used: the processor is asked for`);
+  expect(describeDevice(ops, { device: "auto", isa: "avx2" })).toBe(`${text}; not used: the processor is asked for`);
 });
