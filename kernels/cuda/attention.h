@@ -87,8 +87,8 @@ __device__ inline bool stands_well(const Attention& a, int32_t s, int32_t start,
   return false;
 }
 
-/// Sequences of at most this many query rows to a kv head are decoded: their keys are parted among blocks.
-constexpr int32_t kDecodeRows = 64;
+/// Sequences of one row, or of at most this many query rows to a kv head, are decoded.
+constexpr int32_t kDecodeRows = kQueryTile;
 __host__ __device__ inline bool decodes(int32_t count, int32_t group) {
   return count == 1 || count * group <= kDecodeRows;
 }

@@ -68,6 +68,15 @@ test("row by row over the borders of spans", async () => {
   expectSameBits(attendSteps(ops, one, [ends, ...steps]), expected, "the last rows one by one");
 });
 
+test("more sequences than a launch takes", async () => {
+  const lengths = Array.from({ length: 1030 }, (_, s) => 1 + (s % 400 === 7 ? 17 : 0));
+  const one: StepCase = { heads: [1, 1, 32], lengths, pageSize: 18, dtype: "bf16", norms: false, rope: true };
+  const ops = await opsOf("simt");
+  const expected = attendSteps(await opsOf("reference"), one, wholeStep(one));
+  expectClose(attendSteps(ops, one, wholeStep(one)), expected, 1e-2, "whole");
+  expectClose(attendSteps(ops, one, stepsOf(one, 1)), expected, 1e-2, "row by row");
+});
+
 test("calls with the same arguments follow positions that the device moves on", async () => {
   const ops = await opsOf("simt");
   const one: StepCase = { heads: [2, 1, 32], lengths: [262], pageSize: 32, dtype: "bf16", norms: false, rope: true };
