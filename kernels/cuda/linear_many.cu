@@ -9,6 +9,8 @@ namespace {
 
 __global__ void arrange(uint4* arranged, const float* x, int32_t N, int32_t in, uint64_t vectors) {
   const int32_t chunks = input_chunks(in);
+  depend_launch();
+  depend_wait();
   for_each(vectors, [&](uint64_t at) {
     const int32_t unit = at % 8, square_row = at / 8 % kSquare,
                   chunk = static_cast<int32_t>(at / kSquareVectors % chunks);
@@ -54,6 +56,7 @@ __global__ void __launch_bounds__(kThreadsMany) many_rows(const __grid_constant_
   const int32_t warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const int32_t half = warp % 2, warp_out = half * kWarpOut, warp_row = warp / 2 * kWarpRows;
   uint4* buffer = shared<uint4>();
+  depend_wait();
   float sums[kWarpOut][kWarpRows][4] = {}, totals[kWarpOut][kWarpRows][4] = {};
   for (int32_t s = 0; s < kStages - 1; s++) {
     if (s < plan.chunks) fetch_stage(buffer + s * kStageVectors, plan, block, row_tile, s);
@@ -96,6 +99,7 @@ __global__ void __launch_bounds__(kThreadsMany) many_rows(const __grid_constant_
     }
   }
   copy_wait<0>();
+  depend_launch();
 #pragma unroll
   for (int32_t m = 0; m < kWarpOut; m++)
 #pragma unroll
@@ -152,12 +156,12 @@ void multiply_on_mma(ManyRows& plan) {
   plan.row_tiles = blocks(plan.N, kBlockRows);
   plan.band = blocks(plan.row_tiles, blocks(plan.row_tiles, 12));
   const dim3 grid(plan.first_block[plan.count] * plan.row_tiles);
-  GRAFT_LAUNCH(many_rows, grid, kThreadsMany, kStages * kStageVectors * sizeof(uint4), plan);
+  GRAFT_LAUNCH_EARLY(many_rows, grid, kThreadsMany, kStages * kStageVectors * sizeof(uint4), plan);
 }
 
 void arrange_many_rows(uint16_t* arranged, const float* x, int32_t N, int32_t in) {
   const uint64_t vectors = arranged_bytes(N, in) / sizeof(uint4);
-  GRAFT_LAUNCH(arrange, grid_for(vectors), kThreads, 0, reinterpret_cast<uint4*>(arranged), x, N, in, vectors);
+  GRAFT_LAUNCH_EARLY(arrange, grid_for(vectors), kThreads, 0, reinterpret_cast<uint4*>(arranged), x, N, in, vectors);
 }
 
 void multiply_many_rows(const Product* products, int32_t count, const uint16_t* arranged, int32_t N, int32_t in) {

@@ -31,6 +31,7 @@ constexpr int32_t kPieceRows = 32, kPieceBytes = kPieceRows * kSquare * 2, kSqua
 /// The ring of stages and its barriers, and how far one thread is in it.
 template <int32_t Stages, int32_t StageBytes>
 struct Ring {
+  static constexpr int32_t kStages = Stages;
   uint32_t stages;
   int32_t at = 0;
   uint32_t round = 0;
@@ -39,7 +40,7 @@ struct Ring {
   __device__ __forceinline__ Ring() { stages = (shared_address(shared_bytes()) + kAlign - 1) / kAlign * kAlign; }
   __device__ __forceinline__ uint32_t full(int32_t s) const { return stages + Stages * StageBytes + 8 * s; }
   __device__ __forceinline__ uint32_t empty(int32_t s) const { return full(s + Stages); }
-  __device__ __forceinline__ uint32_t stage() const { return stages + at * StageBytes; }
+  __device__ __forceinline__ uint32_t stage(int32_t s) const { return stages + s * StageBytes; }
   /// The ring's memory once it is free, and what lies behind it.
   __device__ __forceinline__ float4* begin() const { return static_cast<float4*>(__cvta_shared_to_generic(stages)); }
   __device__ __forceinline__ float4* rest() const {
@@ -82,10 +83,10 @@ struct Ring {
 };
 
 /// The copying warp: fills the ring with chunks [begin, end) of a tile. Lanes 0 to 7 bring a tile of weights each, the
-/// next ones pieces of rows, which the blocks of a cluster share among them.
+/// next ones pieces of rows, which the blocks of a cluster share among them. fresh: nothing was in the ring yet.
 template <int32_t Rows, int32_t Cluster, class R>
 __device__ __forceinline__ void fill(R& ring, const ManyRows& plan, const OutputBlock& block, int32_t row_tile,
-                                     int32_t begin, int32_t end, int32_t* stuck) {
+                                     int32_t begin, int32_t end, bool fresh, int32_t* stuck) {
   constexpr int32_t kPieces = Rows / kPieceRows, kOwn = kPieces / Cluster;
   constexpr uint16_t kAllBlocks = (1 << Cluster) - 1;
   const int32_t lane = threadIdx.x % kWarp;
@@ -105,14 +106,36 @@ __device__ __forceinline__ void fill(R& ring, const ManyRows& plan, const Output
            static_cast<int64_t>(square) * plan.chunks * kSquareBytes + piece % 2 * kPieceBytes;
   }
   from += static_cast<int64_t>(begin) * step;
-  for (int32_t c = begin; c < end; c++, from += step) {
-    ring.wait_empty(stuck);
-    if (lane == 0) barrier_expect(ring.full(ring.at), stage_bytes(Rows));
+  const bool weights = lane < kTileWeights, rows = !weights && lane < kTileWeights + kOwn;
+  const auto expect = [&](int32_t stage) {
+    if (lane == 0) barrier_expect(ring.full(stage), stage_bytes(Rows));
     __syncwarp();
-    if (lane < kTileWeights || (Cluster == 1 && lane < kTileWeights + kOwn))
-      copy_bulk(ring.stage() + to, from, bytes, ring.full(ring.at));
-    else if (lane < kTileWeights + kOwn)
-      copy_bulk_to(ring.stage() + to, from, bytes, ring.full(ring.at), kAllBlocks);
+  };
+  const auto copy = [&](int32_t stage) {
+    if (weights || (Cluster == 1 && rows))
+      copy_bulk(ring.stage(stage) + to, from, bytes, ring.full(stage));
+    else if (rows)
+      copy_bulk_to(ring.stage(stage) + to, from, bytes, ring.full(stage), kAllBlocks);
+    from += step;
+  };
+  if (fresh) {  // weights need not wait for the kernel before
+    const int32_t ahead = min(R::kStages, end - begin);
+    for (int32_t s = 0; s < ahead; s++) {
+      expect(s);
+      if (weights) copy(s);
+    }
+    depend_wait();
+    __syncwarp();
+    for (int32_t s = 0; s < ahead; s++) {
+      if (rows) copy(s);
+      ring.advance();
+    }
+    begin += ahead;
+  }
+  for (int32_t c = begin; c < end; c++) {
+    ring.wait_empty(stuck);
+    expect(ring.at);
+    copy(ring.at);
     ring.advance();
   }
 }
@@ -123,8 +146,8 @@ template <int32_t Rows, int32_t Cluster, class R>
 __device__ __forceinline__ void multiply(R& ring, float (&sums)[Rows / 8][4], bool begins, int32_t* stuck) {
   const int32_t warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   ring.wait_full(stuck);
-  const uint32_t weights = ring.stage() + weight_place(warp, 0, lane);
-  const uint64_t rows = rows_descriptor(ring.stage() + kWeightBytes);
+  const uint32_t weights = ring.stage(ring.at) + weight_place(warp, 0, lane);
+  const uint64_t rows = rows_descriptor(ring.stage(ring.at) + kWeightBytes);
   uint4 a[kChunkTiles];
 #pragma unroll
   for (int32_t k = 0; k < kChunkTiles; k++) a[k] = shared_load(weights + weight_place(0, k, 0));
@@ -187,16 +210,21 @@ __global__ void __launch_bounds__(kBlockThreads, 1) whole_sums(const __grid_cons
   if (Cluster > 1) cluster_barrier();
   if (threadIdx.x >= kMultipliers) {
     give_registers<40>();
-    if (threadIdx.x < kMultipliers + kWarp)
+    if (threadIdx.x < kMultipliers + kWarp) {
       for (int32_t at = first; at < tiles; at += step) {
         int32_t wide_block, row_tile;
         place_tile(plan, at, wide_blocks, wide_block, row_tile);
         fill<Rows, Cluster>(ring, plan, OutputBlock(plan, wide_block * Cluster + rank), row_tile, 0, plan.chunks,
-                            stuck);
+                            at == first, stuck);
       }
+      depend_launch();
+    } else {
+      depend_wait();
+    }
     __syncwarp();
   } else {
     take_registers<232>();
+    depend_wait();
     float sums[Rows / 8][4] = {};
     for (int32_t at = first; at < tiles; at += step) {
       int32_t wide_block, row_tile;
@@ -238,13 +266,17 @@ __global__ void __launch_bounds__(kMultipliers, 2) slice_sums(const __grid_const
   // The first warp orders copies beside its work: a stage is filled anew one chunk after it was read.
   auto filling = ring;
   const bool fills = threadIdx.x < kWarp;
-  if (fills) fill<Rows, 1>(filling, plan, block, row_tile, begin, min(begin + kStages, end), stuck);
+  if (fills)
+    fill<Rows, 1>(filling, plan, block, row_tile, begin, min(begin + kStages, end), true, stuck);
+  else
+    depend_wait();
   float sums[Rows / 8][4] = {};
   for (int32_t c = begin; c < end; c++) {
     multiply<Rows, 1>(ring, sums, c == begin, stuck);
     const int32_t next = c - 1 + kStages;
-    if (fills && c > begin && next < end) fill<Rows, 1>(filling, plan, block, row_tile, next, next + 1, stuck);
+    if (fills && c > begin && next < end) fill<Rows, 1>(filling, plan, block, row_tile, next, next + 1, false, stuck);
   }
+  depend_launch();
   __syncthreads();  // the ring is free
 #pragma unroll
   for (int32_t j = 0; j < Rows / 8; j++)
@@ -287,16 +319,21 @@ int32_t bytes_of(const WgmmaForm& form) { return form.slices ? slice_bytes(form.
 
 bool prepare_form(const WgmmaForm& form) {
   return cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel_of(form)),
-                              cudaFuncAttributeMaxDynamicSharedMemorySize, bytes_of(form)) == cudaSuccess;
+                              cudaFuncAttributeMaxDynamicSharedMemorySize, bytes_of(form)) == cudaSuccess &&
+         cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel_of(form)),
+                              cudaFuncAttributePreferredSharedMemoryCarveout,
+                              cudaSharedmemCarveoutMaxShared) == cudaSuccess;
 }
 
 cudaError_t launch_form(ManyRows& plan, const WgmmaForm& form, int32_t* stuck) {
   plan.row_tiles = blocks(plan.N, form.rows);
   plan.band = blocks(plan.row_tiles, blocks(plan.row_tiles, 12));
   const int32_t out_blocks = plan.first_block[plan.count];
-  cudaLaunchAttribute cluster{};
-  cluster.id = cudaLaunchAttributeClusterDimension;
-  cluster.val.clusterDim = {static_cast<unsigned>(form.cluster), 1, 1};
+  cudaLaunchAttribute attributes[2]{};
+  attributes[0].id = cudaLaunchAttributeClusterDimension;
+  attributes[0].val.clusterDim = {static_cast<unsigned>(form.cluster), 1, 1};
+  attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[1].val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config{};
   if (form.slices) {
     config.gridDim = dim3(out_blocks * plan.row_tiles * kSlices);
@@ -308,9 +345,9 @@ cudaError_t launch_form(ManyRows& plan, const WgmmaForm& form, int32_t* stuck) {
     config.blockDim = dim3(kBlockThreads);
   }
   config.dynamicSmemBytes = bytes_of(form);
-  config.stream = stream();
-  config.attrs = &cluster;
-  config.numAttrs = 1;
+  config.attrs = attributes;
+  config.numAttrs = starts_early() ? 2 : 1;
+  config.stream = early_stream();
   return cudaLaunchKernelEx(&config, kernel_of(form), plan, stuck);
 }
 
