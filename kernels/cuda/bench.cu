@@ -1,6 +1,11 @@
 // What this device can do at most, for shares of the limit: how fast it reads memory and multiplies matrices.
+#include "cublaslt.h"
+#include "device_time.h"
 #include "elements.h"
+#include "hopper.h"
 #include "host.h"
+#include "linear_many.h"
+#include "wgmma_forms.h"
 
 namespace graft::gpu {
 namespace {
@@ -22,8 +27,8 @@ constexpr int32_t kChains = 8, kSteps = 4096;
 /// Tensor cores on registers alone: kChains independent sums a warp.
 __global__ void multiply_all(float* out) {
   uint32_t a[4], b[2];
-  for (int32_t i = 0; i < 4; i++) a[i] = threadIdx.x + i;
-  for (int32_t i = 0; i < 2; i++) b[i] = threadIdx.x * 3 + i;
+  for (int32_t i = 0; i < 4; i++) a[i] = random_pair(threadIdx.x * 8 + i);
+  for (int32_t i = 0; i < 2; i++) b[i] = random_pair(threadIdx.x * 8 + 4 + i);
   float d[kChains][4] = {};
   for (int32_t step = 0; step < kSteps; step++)
 #pragma unroll
@@ -31,6 +36,37 @@ __global__ void multiply_all(float* out) {
   float sum = 0;
   for (int32_t c = 0; c < kChains; c++) sum += d[c][0] + d[c][1] + d[c][2] + d[c][3];
   if (sum == 12345.678f) *out = sum;
+}
+
+constexpr int32_t kWgmmaRows = 192, kWgmmaSteps = 1024, kWgmmaThreads = 256;
+constexpr int32_t kWgmmaBytes = kWgmmaRows * kSquare * 2 + 1024;
+
+/// Tensor cores as products of many rows use them: weights from registers, rows from shared memory that stay the same.
+__global__ void __launch_bounds__(kWgmmaThreads, 1) multiply_shared(float* out) {
+#if defined(GRAFT_SM90A)
+  const uint32_t rows = (shared_address(shared_bytes()) + 1023) / 1024 * 1024;
+  auto* words = static_cast<uint32_t*>(__cvta_shared_to_generic(rows));
+  for (int32_t i = threadIdx.x; i < kWgmmaRows * kSquare / 2; i += kWgmmaThreads) words[i] = random_pair(i);
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+  __syncthreads();
+  uint4 a[kChunkTiles];
+  for (int32_t k = 0; k < kChunkTiles; k++) {
+    const uint32_t seed = (threadIdx.x * kChunkTiles + k) * 4 + 99999;
+    a[k] = make_uint4(random_pair(seed), random_pair(seed + 1), random_pair(seed + 2), random_pair(seed + 3));
+  }
+  float d[kWgmmaRows / 8][4] = {};
+  for (int32_t step = 0; step < kWgmmaSteps; step++) {
+    wgmma_fence();
+#pragma unroll
+    for (int32_t k = 0; k < kChunkTiles; k++) wgmma(d, a[k], rows_descriptor(rows) + 2 * k, 1);
+    wgmma_commit();
+    wgmma_wait(d);
+  }
+  float sum = 0;
+#pragma unroll
+  for (int32_t j = 0; j < kWgmmaRows / 8; j++) sum += d[j][0] + d[j][1] + d[j][2] + d[j][3];
+  if (sum == 12345.678f) *out = sum;
+#endif
 }
 
 /// float32 multiply-adds on registers alone.
@@ -45,21 +81,19 @@ __global__ void add_all(float* out) {
   if (sum == 12345.678f) *out = sum;
 }
 
-/// Seconds that the device takes for what `launch` launches.
-template <class Launch>
-double seconds_of(Launch&& launch) {
-  cudaEvent_t begin, end;
-  cudaEventCreate(&begin);
-  cudaEventCreate(&end);
-  cudaEventRecord(begin, stream());
-  launch();
-  cudaEventRecord(end, stream());
-  cudaEventSynchronize(end);
-  float milliseconds = 0;
-  cudaEventElapsedTime(&milliseconds, begin, end);
-  cudaEventDestroy(begin);
-  cudaEventDestroy(end);
-  return milliseconds / 1000.0;
+/// FLOP/s of products on tensor cores, the most that any way of asking for them gives.
+double matrix_rate(float* out, double seconds) {
+  const int32_t units = num_multiprocessors();
+  const double chains = 8.0 * units * kThreads / kWarp * kSteps * kChains * 2 * 16 * 8 * 16;
+  double best = best_rate(chains, seconds / 3, [&] { GRAFT_LAUNCH(multiply_all, dim3(8 * units), kThreads, 0, out); });
+  if (uses_wgmma()) {
+    const double shared = 4.0 * units * kWgmmaSteps * kTileOutputs * kWgmmaRows * kSquare * 2;
+    const double rate = best_rate(
+        shared, seconds / 3, [&] { GRAFT_LAUNCH(multiply_shared, dim3(4 * units), kWgmmaThreads, kWgmmaBytes, out); });
+    best = rate > best ? rate : best;
+  }
+  const double peer = cublaslt_rate(8192, seconds / 3);
+  return peer > best ? peer : best;
 }
 
 #else
@@ -98,24 +132,10 @@ extern "C" double graft_bench_read(const void* buffer, uint64_t bytes, int32_t r
 extern "C" double graft_bench_flops(int32_t dtype, double seconds) {
   auto* out = static_cast<float*>(workspace(sizeof(float)));
   if (out == nullptr) return 0;
-  constexpr int kBlockThreads = 256;
+  if (dtype == GRAFT_BF16) return matrix_rate(out, seconds);
   const dim3 grid(8 * num_multiprocessors());
-  // A warp's mma is 16 * 8 * 16 multiply-adds; a thread's fma is one.
-  const double per_thread = double{kChains} * kSteps * 2 * (dtype == GRAFT_BF16 ? 16.0 * 8 * 16 / kWarp : 1);
-  double spent = 0, best = 0;
-  while (spent < seconds) {
-    const double once = seconds_of([&] {
-      if (dtype == GRAFT_BF16)
-        GRAFT_LAUNCH(multiply_all, grid, kBlockThreads, 0, out);
-      else
-        GRAFT_LAUNCH(add_all, grid, kBlockThreads, 0, out);
-    });
-    if (once <= 0) return 0;
-    const double rate = per_thread * kBlockThreads * grid.x / once;
-    best = rate > best ? rate : best;
-    spent += once;
-  }
-  return best;
+  const double flops = double{kChains} * kSteps * 2 * kThreads * grid.x;
+  return best_rate(flops, seconds, [&] { GRAFT_LAUNCH(add_all, grid, kThreads, 0, out); });
 }
 
 #endif

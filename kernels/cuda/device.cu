@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "cublaslt.h"
 #include "device.h"
 #include "linear_many.h"
 
@@ -79,11 +80,11 @@ extern "C" int32_t graft_device_info(char* json_host, int32_t capacity) {
   char text[640];
   const int length =
       snprintf(text, sizeof text,
-               R"({"name":"%s","backend":"cuda","isa":"sm_%d%d","threads":%d,"features":["driver %d.%d"%s%s%s],)"
+               R"({"name":"%s","backend":"cuda","isa":"sm_%d%d","threads":%d,"features":["driver %d.%d"%s%s%s%s],)"
                R"("memory":%llu,"free":%llu})",
                device.name, device.major, device.minor, device.multiProcessorCount, driver / 1000, driver % 1000 / 10,
                wgmma == nullptr ? "" : ",\"", wgmma == nullptr ? "" : wgmma, wgmma == nullptr ? "" : "\"",
-               (unsigned long long)total, (unsigned long long)unused);
+               has_cublaslt() ? ",\"cublasLt\"" : "", (unsigned long long)total, (unsigned long long)unused);
   return write_json(json_host, capacity, text, length);
 }
 
