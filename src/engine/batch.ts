@@ -53,6 +53,8 @@ export type ChunkOutput = Drawn | Scored | Failed | null;
 export interface Backend {
   /** Batches so far that were replayed whole rather than launched op by op. */
   readonly numReplayed: number;
+  /** Why one could not be, the last time; null where there was nothing against it. */
+  readonly replayProblem: string | null;
   /** Begins a batch, which advances the caches and states of every sequence by its chunk. @throws KernelError */
   start(batch: Batch): void;
   /**

@@ -29,6 +29,8 @@ export interface ProgramParts {
   readonly numLayers: number;
   /** Whether steps may be recorded. */
   readonly record: boolean;
+  /** Told why a step could not be recorded or replayed. */
+  readonly problem: (error: unknown) => void;
   /** Launches all of a step but its end; the same ops with the same operands every time. Where it leaves its logits. */
   readonly compute: (step: DecodeStep) => Tensor;
 }
@@ -115,11 +117,10 @@ export class DecodeProgram {
    * @throws KernelError
    */
   launch(): { drawn: Tensor; logits: Tensor } {
-    const { ops } = this.#parts;
     const seats = this.#seats;
     this.vacate();
     if (this.#recordable && this.#recording === null && this.#numLaunched >= STEPS_BEFORE_RECORDING) this.#record();
-    if (this.#recording !== null) ops.replay(this.#recording);
+    if (this.#recording !== null) this.#replay(this.#recording);
     else this.#compute();
     this.#numLaunched++;
     for (const seat of seats) seat.position++;
@@ -149,8 +150,21 @@ export class DecodeProgram {
     this.#recordable = false;
     try {
       this.#recording = this.#parts.ops.record(() => this.#compute());
-    } catch {
+    } catch (error) {
+      this.#parts.problem(error);
+    }
+  }
+
+  /** What cannot be replayed once is not tried again. */
+  #replay(recording: Recording): void {
+    const { ops, problem } = this.#parts;
+    try {
+      ops.replay(recording);
+    } catch (error) {
       this.#recording = null;
+      ops.freeRecording(recording);
+      problem(error);
+      throw error;
     }
   }
 }

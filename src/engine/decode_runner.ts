@@ -28,18 +28,27 @@ export class DecodeRunner {
   #turn = 0;
   readonly #underWay: UnderWay[] = [];
   #numReplayed = 0;
+  #problem: string | null = null;
 
   constructor(pass: ModelPass, memory: EngineMemory, maxSequences: number, record: boolean) {
     const { ops } = pass.ctx;
     this.#pass = pass;
     this.#memory = memory;
     const compute = (step: DecodeStep) => this.#compute(step);
-    this.#programs = new DecodePrograms({ ops, memory, numLayers: pass.numLayers, record, compute });
+    const problem = (error: unknown) => {
+      this.#problem = error instanceof Error ? error.message : String(error);
+    };
+    this.#programs = new DecodePrograms({ ops, memory, numLayers: pass.numLayers, record, problem, compute });
     this.#fetches = [new Fetch(ops, maxSequences, 0), new Fetch(ops, maxSequences, 1)];
   }
 
   get numReplayed(): number {
     return this.#numReplayed;
+  }
+
+  /** Why a step was not recorded or replayed, the last time that happened. */
+  get problem(): string | null {
+    return this.#problem;
   }
 
   /** Launches a batch. @throws KernelError */

@@ -30,6 +30,7 @@ export function engineStats(
     running: scheduler.numRunning,
     waiting: scheduler.numWaiting,
     stepsReplayed: parts.backend.numReplayed,
+    replayProblem: parts.backend.replayProblem,
     preemptions: scheduler.numPreemptions,
     kvBytesUsed: pages.numUsed * pageBytes,
     kvBytesTotal: pages.numPages * pageBytes,

@@ -81,6 +81,10 @@ export class Runner implements Backend {
     return this.#decode.numReplayed;
   }
 
+  get replayProblem(): string | null {
+    return this.#decode.problem;
+  }
+
   start(batch: Batch): void {
     for (const copy of batch.copies) this.#memory.copy(copy);
     if (batch.chunks.every(isPlain) && (this.tap === null || batch.numRows <= this.#pass.sliceRows)) {

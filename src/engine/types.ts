@@ -262,6 +262,8 @@ export interface EngineStats {
   /** Of them, those begun before the tokens of the one before were known, and those replayed from a recording. */
   stepsAhead: number;
   stepsReplayed: number;
+  /** Why a step that repeats could not be recorded or replayed, the last time; null: nothing was against it. */
+  replayProblem: string | null;
   preemptions: number;
   promptTokens: number;
   generatedTokens: number;

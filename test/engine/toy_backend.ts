@@ -91,6 +91,7 @@ export interface ToyLimits {
 
 export class ToyBackend implements Backend {
   readonly numReplayed = 0;
+  readonly replayProblem = null;
   readonly #pageSize: number;
   /** Cells of the cache: token + 1 under a mark of the layer, 0 = never written. */
   readonly #cache: Int32Array;

@@ -244,6 +244,7 @@ export class FakeEngine implements EngineClient {
       steps: 7,
       stepsAhead: 2,
       stepsReplayed: 3,
+      replayProblem: null,
       preemptions: 0,
       promptTokens: 11,
       generatedTokens: 13,

@@ -73,7 +73,10 @@ async function open(maxPrograms: number) {
     return step.drawn;
   };
   const memory = { maxPositions: 1200 } as never;
-  return { launched, programs: new DecodePrograms({ ops, memory, numLayers: 0, record: true, compute }, maxPrograms) };
+  const problems: string[] = [];
+  const problem = (error: unknown) => problems.push((error as Error).message);
+  const parts = { ops, memory, numLayers: 0, record: true, problem, compute };
+  return { ops, launched, problems, parts, programs: new DecodePrograms(parts, maxPrograms) };
 }
 
 test("a program is launched twice, then recorded, and follows its own batch alone", async () => {
@@ -102,6 +105,34 @@ test("a program is launched twice, then recorded, and follows its own batch alon
   programs.vacate();
   expect(programs.follow(batchOf([a, b], 15))).toBeNull();
   programs.close();
+});
+
+test("what cannot be recorded goes on op by op, and what cannot be replayed is given up", async () => {
+  const { ops, parts, problems } = await open(1);
+  const waits = (step: DecodeStep) => {
+    ops.toInt32(step.drawn);
+    return parts.compute(step);
+  };
+  const one = batchOf([sequence(1, "x")], 0);
+  const slow = new DecodePrograms({ ...parts, compute: waits }).seat(one);
+  for (let i = 0; i < 4; i++) slow.launch();
+  expect([slow.recorded, slow.standsAt(batchOf([one.chunks[0]!.sequence], 4))]).toEqual([false, true]);
+  expect(problems).toEqual(["Cannot run download: Cannot download 4 bytes while recording"]);
+  slow.close();
+
+  const failing = Object.assign(Object.create(ops) as Ops, {
+    replay: () => {
+      throw new Error("a replay fails here");
+    },
+  });
+  const broken = new DecodePrograms({ ...parts, ops: failing }).seat(one);
+  for (let i = 0; i < 2; i++) broken.launch();
+  expect(() => broken.launch()).toThrow("a replay fails here");
+  expect([broken.recorded, broken.standsAt(one)]).toEqual([false, false]);
+  broken.seat(one);
+  for (let i = 0; i < 3; i++) broken.launch();
+  expect(problems.slice(1)).toEqual(["a replay fails here"]);
+  broken.close();
 });
 
 test("what stands at longer contexts is another program, in steps of a quarter", async () => {
