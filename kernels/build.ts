@@ -1,12 +1,14 @@
 // Builds the kernel libraries into build/kernels with g++ (cuda: nvcc), recompiling only what changed.
-//   bun kernels/build.ts [reference|avx2|avx512|avx512_bf16|simt|cuda|all] [--optional-cuda] [--sanitize]
+//   bun kernels/build.ts [reference|avx2|avx512|avx512_bf16|simt|cuda|all] [--optional-cuda] [--sanitize] [--report]
 // simt is kernels/cuda compiled for the emulator in kernels/simt. all: everything but cuda. --optional-cuda adds cuda where
 // nvcc is on the PATH. The program can only be bundled with a file in that library's place: an empty one stands in.
+// --report (with cuda): registers, shared memory, spills and stack of every CUDA kernel; exit 1 where a hot one spills.
 // --sanitize adds AddressSanitizer and UndefinedBehaviorSanitizer and writes to build/kernels-sanitize.
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { dirname, join } from "node:path";
+import { isAssemblerNote, notesFile, reportResources } from "./resources.ts";
 
 const root = dirname(import.meta.dir);
 const kernels = join(root, "kernels");
@@ -69,6 +71,7 @@ const nvcc = [
   "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-Wextra,-Werror",
   "-Werror=all-warnings",
   "--expt-relaxed-constexpr",
+  "-Xptxas=-v",
   ...includes,
 ];
 
@@ -135,6 +138,17 @@ async function run(command: string[]): Promise<void> {
   if ((await child.exited) !== 0) throw new Error(`Cannot compile: ${command.join(" ")}`);
 }
 
+/** Compiles, and keeps what the assembler says of every kernel beside the object; the rest is shown. */
+async function compile({ object, command }: Job): Promise<void> {
+  if (command[0] !== "nvcc") return run(command);
+  const child = Bun.spawn(command, { stdout: "inherit", stderr: "pipe" });
+  const said = await new Response(child.stderr).text();
+  const other = said.split("\n").filter((line) => line !== "" && !isAssemblerNote(line));
+  if (other.length > 0) console.error(other.join("\n"));
+  if ((await child.exited) !== 0) throw new Error(`Cannot compile: ${command.join(" ")}`);
+  writeFileSync(notesFile(object), said);
+}
+
 /** The files of a folder, or the one file that a part names. */
 function sourcesOf({ folder, extension }: Part): string[] {
   if (folder.endsWith(extension)) return [join(kernels, folder)];
@@ -180,7 +194,8 @@ function compileJobs(target: Target, outDir: string, extra: string[]): { objects
       .update(inRoot(command.join("\0")))
       .digest("hex");
     objects.push(object);
-    const old = existsSync(`${object}.stamp`) && existsSync(object) ? readFileSync(`${object}.stamp`, "utf8") : "";
+    const whole = existsSync(object) && (command[0] !== "nvcc" || existsSync(notesFile(object)));
+    const old = whole && existsSync(`${object}.stamp`) ? readFileSync(`${object}.stamp`, "utf8") : "";
     if (old !== stamp) jobs.push({ object, command, stamp });
   }
   return { objects, jobs, plan };
@@ -201,7 +216,7 @@ export async function buildKernels(which: readonly Target[], options: { sanitize
   const queue = plans.flatMap((plan) => plan.jobs);
   const worker = async () => {
     for (let job = queue.shift(); job !== undefined; job = queue.shift()) {
-      await run(job.command);
+      await compile(job);
       writeFileSync(`${job.object}.stamp`, job.stamp);
     }
   };
@@ -251,6 +266,7 @@ if (import.meta.main) {
   try {
     for (const path of await buildKernels(which, { sanitize: args.includes("--sanitize") })) console.log(path);
     if (!args.includes("--sanitize") && !which.includes("cuda")) standInForCuda();
+    if (args.includes("--report") && !(await reportResources(join(root, "build", "kernels")))) process.exit(1);
   } catch (error) {
     console.error(`error: ${(error as Error).message}`);
     process.exit(1);
