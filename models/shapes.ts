@@ -4,7 +4,34 @@ import type { JsonObject } from "../src/checkpoint/hf_config.ts";
 import { RequestError } from "../src/errors.ts";
 import type { ModelConfig } from "./config.ts";
 import { parseModelConfig } from "./parse_config.ts";
-import tiny from "./tiny/config.json" with { type: "json" };
+
+// The bundled model's. Its config.json is a file in the executable, so it cannot be a module as well.
+const tiny: JsonObject = {
+  architectures: ["Qwen3ForCausalLM"],
+  attention_bias: false,
+  attention_dropout: 0,
+  bos_token_id: 0,
+  eos_token_id: 1,
+  head_dim: 32,
+  hidden_act: "silu",
+  hidden_size: 96,
+  initializer_range: 0.02,
+  intermediate_size: 192,
+  max_position_embeddings: 512,
+  model_type: "qwen3",
+  num_attention_heads: 4,
+  num_hidden_layers: 10,
+  num_key_value_heads: 2,
+  rms_norm_eps: 1e-6,
+  rope_scaling: null,
+  rope_theta: 10000,
+  sliding_window: null,
+  tie_word_embeddings: true,
+  torch_dtype: "bfloat16",
+  use_cache: true,
+  use_sliding_window: false,
+  vocab_size: 1103,
+};
 
 const llama32Rope: JsonObject = {
   rope_type: "llama3",

@@ -56,7 +56,7 @@ export interface DecodeFigure {
   readonly numChecked: number;
 }
 
-const WARM_UP_STEPS = 3;
+const WARM_UP_STEPS = 6;
 /** Steps that an engine may be ahead of what it has reported. */
 const AHEAD_STEPS = 2;
 const SHORTEST_LIMIT = 0.1;

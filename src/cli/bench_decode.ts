@@ -85,7 +85,7 @@ export const benchDecodeCommand = defineCommand(
     summary: "Decode rate of the engine as a share of what the memory allows",
     positionals: ["[MODEL]"],
     flags: FLAGS,
-    details: `MODEL is a folder or a registered name, with :HYBRID or without. Three steps warm up; the first token counts as prefill.
+    details: `MODEL is a folder or a registered name, with :HYBRID or without. Six steps warm up; the first token counts as prefill.
 Repeats go on in the same sequences. GB/s counts the weights, KV and states that a step moves (states are written once in a
 block of tokens only). The share is of a streaming read of as many bytes between the repeats, over the fastest step; on a
 CUDA device of a copy of 1 GiB before and after each case, over the mean step. "bound" is the rate at which these bytes would

@@ -67,7 +67,7 @@ test.each([
   const { readBytes } = maskCosts(subject, mask, decode);
   expect(figure.bytesPerSecond).toBeGreaterThan((readBytes * figure.tokensPerSecond.best) / batch);
   expect(figure.numChecked).toBe(batch);
-  expect(figure.lastContext).toBeGreaterThanOrEqual(40 + 1 + 3 + 6);
+  expect(figure.lastContext).toBeGreaterThanOrEqual(40 + 1 + 6 + 6);
   expect(figure.peakMemoryBytes).toBeGreaterThan(1 << 22);
 });
 

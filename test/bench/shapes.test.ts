@@ -1,5 +1,7 @@
 // Shapes and random models: published sizes, and values that depend on the seed alone.
 import { expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { createRandomModel, createRandomPool } from "../../models/random_model.ts";
 import { shapeConfig, shapeNames } from "../../models/shapes.ts";
 import { configParams } from "../../src/bench/costs.ts";
@@ -25,6 +27,11 @@ test("every shape but the bundled model's has a published size", () => {
 
 test.each(Object.keys(published))("shape %s has its published number of parameters", (name) => {
   expect(configParams(shapeConfig(name))).toBe(published[name]!);
+});
+
+test("the bundled model's shape is what its config.json says", () => {
+  const file = join(import.meta.dir, "..", "..", "models", "tiny", "config.json");
+  expect(shapeConfig("tiny").raw).toEqual(JSON.parse(readFileSync(file, "utf8")));
 });
 
 test("an unknown shape is refused with the known ones", () => {
