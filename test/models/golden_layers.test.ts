@@ -22,6 +22,8 @@ const LIMITS = {
 type Kind = keyof typeof LIMITS;
 /** Of a bf16 state against double precision: numbers of 8 bits, rounded once per block of tokens. */
 const BF16_STATE_LIMIT = 1e-2;
+/** Of keys and values kept in bf16, likewise. */
+const BF16_KV_LIMIT = 1e-2;
 
 const VARIANTS: Partial<Record<Kind, Variant>> = { gla_layer: "gla", gdn_layer: "gdn", jet_layer: "jet" };
 
@@ -103,6 +105,12 @@ function serving(ops: Ops, golden: Golden, mixer: TokenMixer, limit: number): vo
     compare(narrow.run(input, C, segments(0, T)), golden, "output.hidden_states", BF16_STATE_LIMIT);
     compare(narrow.run(next, C, segments(T, extra)), golden, "continuation.output.hidden_states", BF16_STATE_LIMIT);
     compareStates(narrow, golden, "continuation.state.", T + extra, BF16_STATE_LIMIT);
+    narrow.close();
+  }
+  if (mixer.kind === "full_attention") {
+    const narrow = new MixerHost(ops, mixer, { ...options, kvDtype: "bf16" });
+    compare(narrow.run(input, C, segments(0, T)), golden, "output.hidden_states", BF16_KV_LIMIT);
+    compare(narrow.run(next, C, segments(T, extra)), golden, "continuation.output.hidden_states", BF16_KV_LIMIT);
     narrow.close();
   }
   for (const host of [whole, single]) host.close();

@@ -8,25 +8,27 @@ import { randomCounterparts } from "../../models/random_tensors.ts";
 import { shapeConfig } from "../../models/shapes.ts";
 import { WeightLoader } from "../../models/weights.ts";
 import type { Ops } from "../../src/ops/ops.ts";
-import { bestOps, opsOf, randomFloats } from "../support/kernels.ts";
+import { bestOps, forwardLibraries, opsOf, randomFloats } from "../support/kernels.ts";
 import { MixerHost } from "../support/run_mixer.ts";
 
 const TOKENS = Number(process.env.GRAFT_DRIFT_TOKENS ?? 65_536);
 const CHUNK = 1024;
-/** Tokens over which an error is taken. */
-const WINDOW = TOKENS / 8;
+/** On the CUDA kernels in the emulator, a thousand times slower. */
+const EMULATED_TOKENS = Number(process.env.GRAFT_EMULATED_DRIFT_TOKENS ?? 1024);
+/** Errors are taken over so many windows. */
+const WINDOWS = 8;
 const config = { ...shapeConfig("tiny"), hiddenSize: 32, numHeads: 2, numKvHeads: 2, headDim: 16 };
 const C = config.hiddenSize;
 const input = randomFloats(TOKENS * C, 3);
 
-/** [TOKENS, C]: the layer's output for one long sequence. */
-function outputs(ops: Ops, variant: Variant, stateDtype: "f32" | "bf16"): Float32Array {
+/** [tokens, C]: the layer's output for one long sequence. */
+function outputs(ops: Ops, variant: Variant, stateDtype: "f32" | "bf16", tokens = TOKENS): Float32Array {
   const shape = linearShapeFor(config, variant);
   const weights = new WeightLoader(ops, randomCounterparts(shape, 1, 7), "f32");
   const mixer = createLinearMixer(weights.scope("linear.0."), shape);
-  const host = new MixerHost(ops, mixer, { sequences: 1, maxTokens: TOKENS, stateDtype });
-  const y = new Float32Array(TOKENS * C);
-  for (let start = 0; start < TOKENS; start += CHUNK) {
+  const host = new MixerHost(ops, mixer, { sequences: 1, maxTokens: tokens, stateDtype });
+  const y = new Float32Array(tokens * C);
+  for (let start = 0; start < tokens; start += CHUNK) {
     const rows = input.slice(start * C, (start + CHUNK) * C);
     y.set(host.run(rows, C, [{ sequence: 0, start, count: CHUNK }]), start * C);
   }
@@ -37,9 +39,10 @@ function outputs(ops: Ops, variant: Variant, stateDtype: "f32" | "bf16"): Float3
 
 /** Norm of the difference over that of the expected values, window by window. */
 function errors(actual: Float32Array, expected: Float32Array): number[] {
-  return Array.from({ length: TOKENS / WINDOW }, (_, w) => {
+  const size = actual.length / WINDOWS;
+  return Array.from({ length: WINDOWS }, (_, w) => {
     let [difference, norm] = [0, 0];
-    for (let i = w * WINDOW * C; i < (w + 1) * WINDOW * C; i++) {
+    for (let i = w * size; i < (w + 1) * size; i++) {
       difference += (actual[i]! - expected[i]!) ** 2;
       norm += expected[i]! ** 2;
     }
@@ -62,5 +65,21 @@ for (const variant of VARIANTS)
     expect(Math.max(...ofNarrow)).toBeLessThan(1e-2);
     expect(ofNarrow.at(-1)!).toBeLessThan(1.25 * ofNarrow[1]!);
   }, 60_000);
+
+for (const variant of VARIANTS)
+  test.skipIf(!forwardLibraries.includes("simt"))(
+    `${variant} stays beside the double recurrence on CUDA kernels over ${EMULATED_TOKENS} tokens`,
+    async () => {
+      const [reference, simt] = [await opsOf("reference"), await opsOf("simt")];
+      const expected = outputs(reference, variant, "f32", EMULATED_TOKENS);
+      const [narrow, wide] = (["bf16", "f32"] as const).map((dtype) =>
+        errors(outputs(simt, variant, dtype, EMULATED_TOKENS), expected),
+      );
+      figures.push(`${variant} emulated bf16 ${narrow!.map((e) => e.toExponential(1)).join(" ")}, f32 ${wide![0]}`);
+      expect(Math.max(...wide!)).toBeLessThan(1e-5);
+      expect(Math.max(...narrow!)).toBeLessThan(1e-2);
+    },
+    120_000,
+  );
 
 const ops = await bestOps();
