@@ -2,15 +2,15 @@
 // PyTorch with the same shapes. Every row is written as soon as it is there; what does not fit into the time is left out.
 //   bun bench/cuda.ts --minutes 25
 //   BUN_BE_BUN=1 dist/graft bench/cuda.ts      where there is no Bun: graft is its own
-//   bun bench/cuda.ts --continue               goes on with an earlier run of this commit on this device
+//   bun bench/cuda.ts --continue FILE.json     goes on with an earlier run of this commit on such a device
 //   bun bench/cuda.ts --only "decode llama"    sections whose names begin so
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { shapeConfig } from "../models/shapes.ts";
 import { runChild } from "./cuda/child.ts";
-import { finishedSections, RunFile, type RunSetting, type Section } from "./cuda/results.ts";
+import { earlierSections, RunFile, type RunSetting, type Section } from "./cuda/results.ts";
 import { type SectionPlan, sectionPlans } from "./cuda/sections.ts";
 
 const root = join(import.meta.dir, "..");
@@ -30,7 +30,7 @@ const { values } = parseArgs({
     out: { type: "string", default: join(root, "bench", "results", "cuda") },
     python: { type: "string", default: "python3" },
     commit: { type: "string" },
-    continue: { type: "boolean", default: false },
+    continue: { type: "string", default: "" },
     "max-batch": { type: "string", default: "1024" },
   },
 });
@@ -97,12 +97,11 @@ async function main(): Promise<void> {
     configFile,
     numLayers: (shape) => shapeConfig(shape).numLayers,
   }).filter(({ name }) => name.startsWith(values.only!));
-  const earlier = `${values.out}.json`;
-  const known = values.continue && existsSync(earlier) ? finishedSections(earlier, setting) : [];
+  const known = values.continue === "" ? [] : earlierSections(values.continue!, setting);
   const file = new RunFile(values.out!, setting, known);
   try {
     for (const plan of plans) {
-      if (known.some(({ name }) => name === plan.name)) continue;
+      if (known.some(({ name, status }) => name === plan.name && status === "done")) continue;
       const left = end - performance.now();
       if (left < LEAST_MS) {
         process.stderr.write(`No time is left for ${plan.name}\n`);

@@ -1,7 +1,7 @@
 // What was to be reached on an H200, and whether it was: shares of what the same run showed the device can do.
 import { fitContexts } from "../../src/bench/fit.ts";
 import type { Section } from "./results.ts";
-import { type DecodeRow, decodeRows, type PrefillRow } from "./rows.ts";
+import { type DecodeRow, decodeRows, type KernelRow, type PrefillRow } from "./rows.ts";
 
 export interface Goal {
   readonly what: string;
@@ -27,6 +27,9 @@ export function goalsOf(sections: readonly Section[]): Goal[] {
       curve(name, rows),
     ]),
     ...prefill.map(([name, rows]) => prompt(name, rows)),
+    ...rowsBySubject<KernelDocument>(sections, "kernels ").flatMap(([name, rows]) =>
+      steps(name, rows[0]?.figures ?? []),
+    ),
   ];
 }
 
@@ -67,6 +70,35 @@ function curve(name: string, rows: readonly DecodeRow[]): Goal {
   );
   const measured = ratios.length === 0 ? undefined : Math.min(...ratios);
   return share(`${name}: speed-up over k = 0 as a share of the bound's, the worst case`, 0.9, measured);
+}
+
+interface KernelDocument {
+  readonly figures: readonly KernelRow[];
+}
+
+/** Single steps of a layer: products of one row, and states of one sequence and of many. */
+function steps(name: string, figures: readonly KernelRow[]): Goal[] {
+  const of = (step: string) => figures.find((figure) => figure.name === `${name} ${step}`);
+  const states = (["gla", "gdn"] as const).flatMap((kind) => [
+    atMost(`${name}: ${kind} step of one sequence`, 4, of(`${kind} 1 rows, f32 states`)?.bestSeconds),
+    share(
+      `${name}: share of the bandwidth, ${kind} step of 128 sequences`,
+      0.85,
+      of(`${kind} 128 rows, f32 states`)?.share,
+    ),
+  ]);
+  const product = of("gated_linear 1 rows")?.share;
+  return [share(`${name}: share of the bandwidth, gate and up of one row`, 0.9, product), ...states];
+}
+
+function atMost(what: string, microseconds: number, seconds: number | undefined): Goal {
+  const known = seconds !== undefined;
+  return {
+    what,
+    goal: `≤ ${microseconds} µs`,
+    measured: known ? `${(1e6 * seconds).toFixed(2)} µs` : null,
+    reached: known ? seconds <= 1e-6 * microseconds : null,
+  };
 }
 
 function prompt(name: string, rows: readonly PrefillRow[]): Goal {

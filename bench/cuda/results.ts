@@ -53,15 +53,15 @@ export class RunFile {
   }
 }
 
-/** What an earlier run finished on the same commit and device. @throws where the file cannot be read */
-export function finishedSections(path: string, setting: RunSetting): Section[] {
+/** What an earlier run measured on the same commit and device. @throws where the file cannot be read */
+export function earlierSections(path: string, setting: RunSetting): Section[] {
   const { setting: earlier, sections } = JSON.parse(readFileSync(path, "utf8")) as Run;
   if (earlier.commit !== setting.commit || earlier.device !== setting.device) {
     throw new Error(
       `${path} is of ${earlier.commit} on ${earlier.device}, this is ${setting.commit} on ${setting.device}`,
     );
   }
-  return sections.filter(({ status }) => status === "done");
+  return [...sections];
 }
 
 function write(path: string, text: string): void {

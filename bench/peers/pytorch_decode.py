@@ -91,7 +91,7 @@ def measure(model, mode, batch, context, arguments, dtype):
             torch.compiler.cudagraph_mark_step_begin()
         places = {"cache_position": position} if takes_positions else {}
         logits = forward(
-            input_ids=ids, position_ids=position[None].expand(batch, 1), past_key_values=cache, use_cache=True, **places
+            input_ids=ids, position_ids=position.repeat(batch, 1), past_key_values=cache, use_cache=True, **places
         ).logits
         ids.copy_(logits[:, -1].argmax(-1, keepdim=True))
         position.add_(1)

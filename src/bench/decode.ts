@@ -47,6 +47,11 @@ export interface DecodeFigure {
   readonly textbook: Bound;
   /** Share of the steps' time outside kernels; null unless the kernels' time is counted (Ops.load timeKernels). */
   readonly outsideKernels: number | null;
+  /** Shares of the repeats' steps that began before the tokens of the one before were known, and that were replayed. */
+  readonly stepsAhead: number;
+  readonly stepsReplayed: number;
+  /** Why steps are not replayed; null: nothing is against it. */
+  readonly replayProblem: string | null;
   /** Mean context of the repeats, and the most of one sequence in the last. */
   readonly meanContext: number;
   readonly lastContext: number;
@@ -129,7 +134,15 @@ function textbookBytes({ model, pools, ...subject }: Subject, one: DecodeCase, c
 interface Timed
   extends Pick<
     DecodeFigure,
-    "bytesPerSecond" | "outsideKernels" | "meanContext" | "lastContext" | "peakMemoryBytes" | "numChecked"
+    | "bytesPerSecond"
+    | "outsideKernels"
+    | "stepsAhead"
+    | "stepsReplayed"
+    | "replayProblem"
+    | "meanContext"
+    | "lastContext"
+    | "peakMemoryBytes"
+    | "numChecked"
   > {
   readonly rates: readonly number[];
   /** Seconds of every step. */
@@ -163,6 +176,7 @@ function timeSteps(
       const contexts: number[] = [];
       let [bytesPerSecond, peak, inKernels] = [0, 0, 0];
       const { clock } = subject.ops;
+      const counted = engine.stats();
       for (let r = 0; r < repeats; r++) {
         const from = run.numTokens;
         const before = clock?.seconds ?? 0;
@@ -177,11 +191,16 @@ function timeSteps(
         between(seconds, bytes);
       }
       const lastContext = run.longest;
+      const { steps, stepsAhead, stepsReplayed, replayProblem } = engine.stats();
+      const shareOf = (count: number) => count / Math.max(1, steps - counted.steps);
       if (random) run.end();
       return {
         rates,
         times,
         bytesPerSecond,
+        stepsAhead: shareOf(stepsAhead - counted.stepsAhead),
+        stepsReplayed: shareOf(stepsReplayed - counted.stepsReplayed),
+        replayProblem,
         outsideKernels: clock === null ? null : 1 - inKernels / times.reduce((a, b) => a + b, 0),
         meanContext: contexts.reduce((a, b) => a + b, 0) / repeats,
         lastContext,

@@ -53,6 +53,8 @@ const COLUMNS: readonly BenchColumn<DecodeRow>[] = [
     align: "right",
     cell: (row) => (row.outsideKernels === null ? "-" : `${(100 * row.outsideKernels).toFixed(1)}%`),
   },
+  { title: "ahead", align: "right", cell: (row) => percent(row.stepsAhead) },
+  { title: "replayed", align: "right", cell: (row) => percent(row.stepsReplayed) },
   ...memoryColumns,
 ];
 
@@ -139,6 +141,8 @@ the same head layout has the reference's log-probabilities. Weights come from me
           const known = { ...row, context, largest: wanted === "max", ...figure, numChecked };
           writer.add({ ...known, ...speedups(writer.rows, known) });
           process.stderr.write(`${row.test}, ${mask.name}, batch ${batch}: ${rateCell(figure.tokensPerSecond)} t/s\n`);
+          if (figure.replayProblem !== null)
+            process.stderr.write(`  steps are not replayed: ${figure.replayProblem}\n`);
         }
       }
     }
