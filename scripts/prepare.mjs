@@ -1,4 +1,5 @@
-// What a fresh clone needs before anything runs: packages, Bun, kernels; with --executable also dist/graft.
+// What a fresh clone needs before anything runs: packages, Bun, kernels; with --executable also dist/graft, and in it the
+// CUDA kernels where nvcc is on the PATH and either there is a device or --cuda is given: they take a minute or two.
 // Plain Node, because nothing else is there yet. Does nothing that is already done.
 import { spawnSync } from "node:child_process";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
@@ -48,9 +49,10 @@ if (spawnSync("g++", ["--version"]).status !== 0) {
       "built elsewhere: it needs no compiler. The type check and the tests without kernels work as they are",
   );
 }
-// What is run needs the host's libraries, and the CUDA ones where nvcc is there to make them; what is tested, the CUDA
-// kernels in their emulator.
+// What is run needs the host's libraries; what is tested, the CUDA kernels in their emulator too.
 const executable = process.argv.includes("--executable");
-const libraries = executable ? ["reference", "avx2", "avx512", "avx512_bf16", "--optional-cuda"] : ["all"];
+const cuda = executable && (process.argv.includes("--cuda") || existsSync("/dev/nvidiactl"));
+const libraries = executable ? ["reference", "avx2", "avx512", "avx512_bf16"] : ["all"];
+if (cuda) libraries.push("--optional-cuda");
 if (!run(bun, ["kernels/build.ts", ...libraries])) stop("Cannot build the kernels: see the compiler's message above");
 if (executable && !run(bun, ["scripts/build.ts"])) stop("Cannot build dist/graft");

@@ -26,6 +26,7 @@ const serverColumns: readonly Column<ServerRow>[] = [
   { title: "MODEL", cell: (row) => row.backbone },
   { title: "PID", align: "right", cell: (row) => row.pid },
   { title: "URL", cell: (row) => row.url },
+  { title: "DEVICE", cell: (row) => deviceName(row.stats?.info) },
   { title: "RUNNING", align: "right", cell: (row) => row.stats?.engine.running },
   { title: "WAITING", align: "right", cell: (row) => row.stats?.engine.waiting },
   { title: "CONTEXT", align: "right", cell: (row) => row.stats?.info.maxContext },
@@ -82,6 +83,11 @@ async function runningServer(store: Store, apiKey: string | undefined): Promise<
   if (info === null) return null;
   const { value: stats, problem } = await askServer<StatsAnswer>(info, "/v1/stats", apiKey);
   return { ...info, stats, problem };
+}
+
+function deviceName(info: EngineInfo | undefined): string | null {
+  if (info === undefined) return null;
+  return info.device.kind === "cuda" ? info.device.name : `cpu ${info.device.isa}`;
 }
 
 function bytes(value: number | undefined): string | null {

@@ -308,7 +308,7 @@ async function startLine(server: RunningServer, given: Flags<typeof flags>): Pro
     ...(memory === undefined ? {} : { device_memory: memory }),
   };
   if (given.json) return JSON.stringify(plan);
-  const sizes = `weights ${formatBytes(plan.weight_bytes)}, KV ${formatBytes(plan.kv_bytes)}, states ${formatBytes(plan.state_bytes)}${memory === undefined ? "" : planned(memory)}`;
+  const sizes = `weights ${formatBytes(plan.weight_bytes)}, KV ${formatBytes(plan.kv_bytes)}, states ${formatBytes(plan.state_bytes)}${memory === undefined ? "" : `${planned(memory)}, context ${plan.max_context}`}`;
   const threads = device.kind === "cuda" ? "" : `, ${plan.threads} threads`;
   const url = painter(process.stdout)("bold", plan.url);
   return `graft ${VERSION} serves ${plan.model} on ${plan.device}${threads}; ${sizes}; ${url}`;
