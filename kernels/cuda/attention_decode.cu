@@ -47,7 +47,7 @@ __global__ void __launch_bounds__(kThreadsOfSpan, kMostResident<D>) decode(Atten
   depend_launch();
   depend_wait();
   const Room<D> room(a.S);
-  const int32_t lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  const int32_t warp = threadIdx.x / kWarp;
   const Parting parting{count_units(a, room.first, room.table_rows, room.scratch)};
   const int32_t begin = parting.begin(blockIdx.x), end = parting.begin(blockIdx.x + 1);
   if (begin == end) return;
