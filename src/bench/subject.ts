@@ -122,6 +122,7 @@ export function withEngine<T>(
   requireMemory(subject, sizes, needs);
   const options = {
     maxSequences: batch,
+    maxWaiting: batch, // all of them, before the first step
     prefixCacheBytes: 0, // every repeat computes its prompts
     prefillInterference: 0, // throughput alone counts
     maxBatchTokens: Math.max(chunk, batch),

@@ -63,6 +63,11 @@ test("measureDecode() at a context that is not computed", () => {
   expect(figure.bound.tokensPerSecond).toBeCloseTo((3 * figure.limit) / figure.bound.bytes, 6);
 });
 
+test("as many sequences as an engine would not let wait by itself", () => {
+  const many = { ...one, batch: 300, context: 5, tokens: 1, repeats: 1 };
+  expect(measureDecode(subject, many, new StreamingRead(subject.ops, 1 << 22)).tokensPerSecond.mean).toBeGreaterThan(0);
+});
+
 test("short sequences of a hybrid are compared with a forward pass first", async () => {
   expect(checkDecode(subject, mixed, types)).toBe(3);
   const broken = await ownOps(({ graft_gdn_step }) => ({
