@@ -69,7 +69,6 @@ State compare() {
   std::memcpy(data.data() + kElements, added.data(), kAdded * sizeof(float));
   unsigned char* memory = nullptr;
   const size_t data_bytes = data.size() * 2, result_bytes = kResults * sizeof(float);
-  const cudaStream_t s = stream();
   cudaError_t error = cudaMalloc(reinterpret_cast<void**>(&memory), data_bytes + result_bytes + 16);
   if (error != cudaSuccess) return State::kFails;
   auto* weights = reinterpret_cast<uint16_t*>(memory);
@@ -81,17 +80,18 @@ State compare() {
       {results + kN * kOut, weights + kPlain, weights + kPlain + kPair, nullptr, nullptr, kGated, GRAFT_IDENTITY}};
   const auto run = [&](std::vector<float>& out, const WgmmaForm* form) {
     ManyRows plan = plan_of(products, 2, weights + kPlain + 2 * kPair, kN, kIn);
-    error = cudaMemsetAsync(results, 0xff, result_bytes, s);
-    if (error == cudaSuccess) error = cudaMemsetAsync(stuck, 0, sizeof *stuck, s);
+    error = cudaMemsetAsync(results, 0xff, result_bytes, stream());
+    if (error == cudaSuccess) error = cudaMemsetAsync(stuck, 0, sizeof *stuck, stream());
     if (form == nullptr) multiply_on_mma(plan);
     if (error == cudaSuccess) error = form == nullptr ? cudaGetLastError() : launch_form(plan, *form, stuck);
     int32_t was_stuck = 0;
-    if (error == cudaSuccess) error = cudaMemcpyAsync(out.data(), results, result_bytes, cudaMemcpyDeviceToHost, s);
-    if (error == cudaSuccess) error = cudaMemcpyAsync(&was_stuck, stuck, 4, cudaMemcpyDeviceToHost, s);
-    if (error == cudaSuccess) error = cudaStreamSynchronize(s);
+    if (error == cudaSuccess)
+      error = cudaMemcpyAsync(out.data(), results, result_bytes, cudaMemcpyDeviceToHost, stream());
+    if (error == cudaSuccess) error = cudaMemcpyAsync(&was_stuck, stuck, 4, cudaMemcpyDeviceToHost, stream());
+    if (error == cudaSuccess) error = cudaStreamSynchronize(stream());
     return error == cudaSuccess && was_stuck == 0;
   };
-  error = cudaMemcpyAsync(memory, data.data(), data_bytes, cudaMemcpyHostToDevice, s);
+  error = cudaMemcpyAsync(memory, data.data(), data_bytes, cudaMemcpyHostToDevice, stream());
   State state = error == cudaSuccess && run(expected, nullptr) ? State::kEqual : State::kFails;
   for (const WgmmaForm& form : kWgmmaForms) {
     if (state != State::kEqual) break;
