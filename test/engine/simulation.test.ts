@@ -30,6 +30,7 @@ interface Counts {
   cached: number;
   evicted: number;
   ahead: number;
+  late: number;
 }
 
 const NOTHING: Counts = {
@@ -41,6 +42,7 @@ const NOTHING: Counts = {
   cached: 0,
   evicted: 0,
   ahead: 0,
+  late: 0,
 };
 
 class Simulation {
@@ -51,6 +53,8 @@ class Simulation {
   readonly generations = new Map<number, Expectation>();
   readonly scorings = new Map<number, { hybrid: Hybrid; tokens: number[]; from: number }>();
   readonly names = ["base"];
+  /** Milliseconds: one per step. */
+  #now = 0;
   /** Token lists that prompts begin with, so that prefixes meet again; ended histories join them. */
   readonly texts: number[][];
 
@@ -59,7 +63,7 @@ class Simulation {
     this.limits = limits;
     const numLayers = this.random.between(1, 4);
     const kind = () => (this.random.chance(0.8) ? "full_attention" : "gdn");
-    this.toy = toyEngine(Array.from({ length: numLayers }, kind), limits);
+    this.toy = toyEngine(Array.from({ length: numLayers }, kind), limits, () => this.#now);
     this.texts = Array.from({ length: 3 }, () => this.#fresh(limits.maxContext));
     for (const variant of VARIANTS) {
       this.toy.engine.addPool(toyPool(variant, numLayers, this.random.between(3, 40)));
@@ -113,6 +117,7 @@ class Simulation {
       sampling: { seed: random.between(0, 3) },
       choice: random.between(0, 2),
       priority: random.pick([0, 0, 0, -1, 1]),
+      ...(random.chance(0.1) ? { deadlineMs: random.between(1, 40) } : {}),
       stopIds: random.chance(0.3) ? [random.between(0, TOY_VOCAB - 1), random.between(0, TOY_VOCAB - 1)] : [],
     };
     this.#refusable(() => {
@@ -185,6 +190,7 @@ class Simulation {
   }
 
   #step(): void {
+    this.#now++;
     const { events, scores, failed, numPrefillTokens, numDecodeTokens } = this.toy.engine.step();
     expect(failed).toEqual([]);
     expect(numPrefillTokens + numDecodeTokens).toBeLessThanOrEqual(this.limits.maxBatchTokens);
@@ -199,7 +205,7 @@ class Simulation {
       if (event.finishReason === null) continue;
       generation.end = event.finishReason;
       this.#checkTokens(generation);
-      this.counts.generated++;
+      this.counts[event.finishReason === "deadline" ? "late" : "generated"]++;
     }
     for (const { id, result } of scores) this.#checkScore(id, result);
     this.#checkPools();
@@ -212,7 +218,7 @@ class Simulation {
       history.push(token);
     }
     this.texts[this.random.between(0, 2)] = history;
-    if (end === "cancelled by test") return;
+    if (end === "cancelled by test" || end === "deadline") return;
     const { numPages, pageSize, maxContext } = this.limits;
     const room = hybrid.numFull === 0 ? maxContext : Math.floor(numPages / hybrid.numFull) * pageSize;
     const full = Math.min(maxTokens, Math.min(maxContext, room) + 1 - prompt.length);
