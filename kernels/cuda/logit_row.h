@@ -55,9 +55,12 @@ struct RowBest {
 __device__ inline RowBest best_of_row(const float* x, int32_t V, RowScratch* scratch) {
   uint64_t best = 0;
   int32_t broken = 0;
+  // One block reads a whole row: many loads must be under way at once.
+#pragma unroll 8
   for (int32_t i = threadIdx.x; i < V; i += kRowThreads) {
-    broken |= isnan(x[i]);
-    const uint64_t rank = rank_of(x[i], i);
+    const float logit = x[i];
+    broken |= isnan(logit);
+    const uint64_t rank = rank_of(logit, i);
     best = rank > best ? rank : best;
   }
   best = block_best(best, scratch);
@@ -71,6 +74,7 @@ __device__ inline RowBest best_of_row(const float* x, int32_t V, RowScratch* scr
 /// log sum exp of a row that has an answer.
 __device__ inline double log_sum_exp(const float* x, int32_t V, float max, RowScratch* scratch) {
   double sum = 0;
+#pragma unroll 8
   for (int32_t i = threadIdx.x; i < V; i += kRowThreads) sum += expf(x[i] - max);
   return max + log(block_add(sum, scratch));
 }

@@ -98,6 +98,7 @@ __device__ int32_t gather(Shared* memory, const Row& row, Candidate* list, Enoug
   const float depths[kDepths] = {5.0f, 10.0f, 18.0f};
   uint32_t counts[kDepths] = {};
   uint64_t weights[kDepths] = {};
+#pragma unroll 4
   for (int32_t i = threadIdx.x; i < row.V; i += kRowThreads) {
     const float depth = (row.max - row.x[i]) * row.by;
     const uint64_t weight = row.weight(row.x[i]);
@@ -148,6 +149,7 @@ __device__ Cut cut_row(Shared* memory, const Row& row, const graft_sampling& s, 
   const uint64_t k = static_cast<uint64_t>(s.top_k);
   uint64_t total = 0;
   if (!top_k) {
+#pragma unroll 8
     for (int32_t i = threadIdx.x; i < row.V; i += kRowThreads) total += row.weight(row.x[i]);
     total = block_add(total, &memory->scratch);
   }
@@ -183,42 +185,53 @@ __device__ Cut cut_row(Shared* memory, const Row& row, const graft_sampling& s, 
   return {found.key, found.key == cut.order ? min(last, cut.last) : last};
 }
 
-/// The first index whose running sum of kept weights exceeds u times their total. Each warp has one stretch of the row.
+/// The first index whose running sum of kept weights exceeds u times their total. Each warp sums one stretch of the
+/// row, then of the stretch in which that sum is reached, until a warp has it before its lanes.
 __device__ int32_t draw_from(Shared* memory, const Row& row, const Cut& cut, double u, int32_t best) {
   const int32_t warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-  const int32_t stretch = blocks(row.V, static_cast<int32_t>(kRowThreads)) * static_cast<int32_t>(kWarp);
-  const int32_t begin = min(warp * stretch, row.V), end = min(begin + stretch, row.V);
   const auto kept = [&](int32_t i) -> uint64_t {
     if (!cut.keeps(order_of(row.x[i]), i)) return 0;
     const uint64_t weight = row.weight(row.x[i]);
     return weight >= row.least ? weight : 0;
   };
-  uint64_t sum = 0;
-  for (int32_t i = begin + lane; i < end; i += kWarp) sum += kept(i);
-  for (int with = 16; with > 0; with /= 2) sum += __shfl_xor_sync(kAll, sum, with);
-  if (lane == 0) memory->warp_sums[warp] = sum;
+  int32_t begin = 0, end = row.V;
+  uint64_t before = 0;
+  double target = -1;
+  while (target < 0 || end - begin > static_cast<int32_t>(kWarp)) {
+    const int32_t stretch = blocks(end - begin, static_cast<int32_t>(kRowThreads)) * static_cast<int32_t>(kWarp);
+    const int32_t from = min(begin + warp * stretch, end), to = min(from + stretch, end);
+    uint64_t sum = 0;
+#pragma unroll 8
+    for (int32_t i = from + lane; i < to; i += kWarp) sum += kept(i);
+    for (int with = 16; with > 0; with /= 2) sum += __shfl_xor_sync(kAll, sum, with);
+    if (lane == 0) memory->warp_sums[warp] = sum;
+    __syncthreads();
+    if (target < 0) {
+      uint64_t total = 0;
+      for (unsigned w = 0; w < kRowWarps; w++) total += memory->warp_sums[w];
+      target = static_cast<double>(total) * u;
+    }
+    unsigned reached = 0;
+    for (; reached < kRowWarps; reached++) {
+      if (static_cast<double>(before + memory->warp_sums[reached]) > target) break;
+      before += memory->warp_sums[reached];
+    }
+    if (reached == kRowWarps) return best;
+    begin += static_cast<int32_t>(reached) * stretch;
+    end = min(begin + stretch, end);
+    __syncthreads();
+  }
   if (threadIdx.x == 0) memory->chosen = best;
   __syncthreads();
-  uint64_t total = 0, before = 0;
-  for (unsigned w = 0; w < kRowWarps; w++) total += memory->warp_sums[w];
-  for (int32_t w = 0; w < warp; w++) before += memory->warp_sums[w];
-  const double target = static_cast<double>(total) * u;
-  const bool mine = static_cast<double>(before) <= target && static_cast<double>(before + sum) > target;
-  if (mine) {
-    for (int32_t first = begin; first < end; first += kWarp) {
-      const uint64_t own = first + lane < end ? kept(first + lane) : 0;
-      uint64_t running = own;
-      for (unsigned by = 1; by < kWarp; by *= 2) {
-        const uint64_t other = __shfl_up_sync(kAll, running, by);
-        if (lane >= static_cast<int32_t>(by)) running += other;
-      }
-      const unsigned over = __ballot_sync(kAll, own > 0 && static_cast<double>(before + running) > target);
-      if (over != 0) {
-        if (lane == 0) memory->chosen = first + __ffs(static_cast<int>(over)) - 1;
-        break;
-      }
-      before += __shfl_sync(kAll, running, kWarp - 1);
+  if (warp == 0) {
+    const uint64_t own = begin + lane < end ? kept(begin + lane) : 0;
+    uint64_t running = own;
+    for (unsigned by = 1; by < kWarp; by *= 2) {
+      const uint64_t other = __shfl_up_sync(kAll, running, by);
+      if (lane >= static_cast<int32_t>(by)) running += other;
     }
+    const unsigned over = __ballot_sync(kAll, own > 0 && static_cast<double>(before + running) > target);
+    if (over != 0 && lane == 0) memory->chosen = begin + __ffs(static_cast<int>(over)) - 1;
   }
   __syncthreads();
   return memory->chosen;

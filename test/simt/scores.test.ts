@@ -53,9 +53,11 @@ test("the same tokens as the reference under every cut", async () => {
     [7, 2, 1],
     [1000, 6, 2],
     [4097, 3, 3],
+    [20_001, 3, 4],
   ] as const) {
     const logits = randomFloats(V, seed).map((x) => x * spread);
-    const params = cuts.flatMap((cut) => [0, 1, 2, 3].map((position) => ({ ...cut, position })));
+    const few = V > 10_000 ? cuts.slice(1, 3) : cuts;
+    const params = few.flatMap((cut) => [0, 1, 2, 3].map((position) => ({ ...cut, position })));
     const [actual, expected] = [draw(ops, logits, V, params), draw(reference, logits, V, params)];
     expect(actual.ids).toEqual(expected.ids);
     expectClose(actual.logprob, expected.logprob, 1e-6, "logprob");
