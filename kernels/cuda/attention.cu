@@ -1,4 +1,7 @@
 // Causal softmax attention over the paged cache: writing keys and values, and which kernels take which rows.
+#include <cstdlib>
+#include <cstring>
+
 #include "attention.h"
 #include "host.h"
 
@@ -41,9 +44,16 @@ bool has_room(int32_t D) {
 #endif
 }
 
+/// GRAFT_ATTENTION=plain in the environment: no tensor cores.
+bool set_to_plain() {
+  const char* setting = std::getenv("GRAFT_ATTENTION");
+  return setting != nullptr && std::strcmp(setting, "plain") == 0;
+}
+const bool all_plain = set_to_plain();
+
 /// Bits depend on which kernels a row meets: the choice knows the layer and the device, not the batch.
 bool on_tensor_cores(const Attention& a, int32_t D, int32_t kv_dtype) {
-  return kv_dtype == GRAFT_BF16 && (D == 32 || D == 64 || D == 128) && a.scale > 0 && has_room(D);
+  return kv_dtype == GRAFT_BF16 && (D == 32 || D == 64 || D == 128) && a.scale > 0 && has_room(D) && !all_plain;
 }
 
 }  // namespace

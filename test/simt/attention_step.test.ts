@@ -1,6 +1,7 @@
 // graft_attention_step on the CUDA kernels, in the emulator: norms, rope and the write of the cache inside attention,
 // against the reference at odd shapes; the same bits however rows are cut into calls; wrong positions and pages.
 import { describe, expect, test } from "bun:test";
+import { join } from "node:path";
 import { rows } from "../../src/tensor/tensor.ts";
 import {
   attendSteps,
@@ -93,6 +94,18 @@ test("calls with the same arguments follow positions that the device moves on", 
     got.set(ops.toFloat32(o), i * 64);
   }
   expectSameBits(got, attendSteps(ops, one, wholeStep(one)), "longest stays");
+});
+
+test("GRAFT_ATTENTION=plain keeps float32 all the way", async () => {
+  const run = (setting: string) => {
+    const command = [process.execPath, join(import.meta.dir, "plain_attention.ts")];
+    const child = Bun.spawnSync(command, { env: { ...process.env, GRAFT_ATTENTION: setting } });
+    return JSON.parse(child.stdout.toString()) as { far: number; same: boolean };
+  };
+  const [plain, usual] = [run("plain"), run("")];
+  expect(plain.far).toBeLessThan(1e-5);
+  expect(usual.far).toBeGreaterThan(1e-4);
+  expect([plain.same, usual.same]).toEqual([true, true]);
 });
 
 test("positions beyond `longest` and pages that are none are complained of, and nothing is written", async () => {
