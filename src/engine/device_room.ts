@@ -95,7 +95,11 @@ export function measureRoom(
   return { ...start, weightBytes, workspaceBytes };
 }
 
-/** The same over the pools that serve, so that they have grown in the engine itself. @throws RequestError "device_memory" */
+/**
+ * The same over the pools that serve, so that scratch and tables have grown in the engine itself. What grows with the
+ * context is the library's own and has grown when the room was measured, so that the shortest that will do is enough.
+ * @throws RequestError "device_memory"
+ */
 export function growToLargestSteps(
   ops: Ops,
   model: LoadedModel,
@@ -110,7 +114,8 @@ export function growToLargestSteps(
         const places = floats === 0 ? limits.maxSequences : Math.floor(numStateFloats / floats);
         const maxSequences = Math.min(limits.maxSequences, places);
         if (maxSequences === 0) continue;
-        const bySlots = { ...limits, maxSequences };
+        const maxContext = Math.min(limits.maxContext, Math.max(limits.maxBatchTokens, limits.pageSize));
+        const bySlots = { ...limits, maxSequences, maxContext };
         const within = mixer.kind === "full_attention" ? withinPages(bySlots, numPages) : bySlots;
         if (within !== null) warmUp(runner, [mixer], within);
       }

@@ -22,7 +22,7 @@ const sampling = (numLogprobs: number) => ({
   ...{ presencePenalty: 0, frequencyPenalty: 0, repetitionPenalty: 1, logitBias: [] },
 });
 
-/** Pages that warmUp() touches: of the longest context, which all sequences read, and of what each of them writes. */
+/** Pages that there must be: for the longest context, and for what each sequence writes. Before that all read page 0. */
 export function warmUpPages({ maxContext, maxBatchTokens, maxSequences, pageSize }: StepLimits): number {
   return Math.ceil(maxContext / pageSize) + maxSequences + Math.ceil(maxBatchTokens / pageSize) + 1;
 }
@@ -33,44 +33,54 @@ export function warmUpPages({ maxContext, maxBatchTokens, maxSequences, pageSize
  * @throws KernelError where memory is out
  */
 export function warmUp(backend: Backend, mixers: readonly TokenMixer[], limits: StepLimits): void {
+  const tokens = new Array<number>(limits.maxContext + 1).fill(0);
   mixers.forEach((mixer, i) => {
     const layers = new Array<TokenMixer>(limits.numLayers).fill(mixer);
     const unchanged = new Array<null>(limits.numLayers).fill(null);
     const hybrid = makeHybrid("warm-up", -1 - i, unchanged, layers, limits.stateDtype);
-    for (const batch of largestBatches(hybrid, limits)) {
+    const stage = { hybrid, limits, tokens };
+    for (const batch of largestBatches(stage)) {
       backend.start(batch);
       backend.finish();
     }
-    backend.begin(promptOf(hybrid, limits, false));
+    backend.begin(promptOf(stage, false));
     while (backend.advance() === null);
     backend.forget(hybrid.identity);
   });
 }
 
-function largestBatches(hybrid: Hybrid, limits: StepLimits): Batch[] {
+/** What all batches of one mixer have in common. */
+interface Stage {
+  readonly hybrid: Hybrid;
+  readonly limits: StepLimits;
+  /** As many as the longest context has, and one to draw. */
+  readonly tokens: number[];
+}
+
+function largestBatches(stage: Stage): Batch[] {
+  const { limits } = stage;
   const numSequences = Math.min(limits.maxSequences, limits.maxBatchTokens);
   const rest = Math.min(limits.maxBatchTokens - numSequences + 1, limits.maxContext);
   const decode = (numLogprobs: number, first = 1) => {
     const places = Array.from({ length: numSequences }, (_, slot) =>
-      place(hybrid, limits, slot, slot === 0 ? first : 1, { numLogprobs }),
+      place(stage, slot, slot === 0 ? first : 1, { numLogprobs }),
     );
     return makeBatch(places, []);
   };
-  const prompts = [promptOf(hybrid, limits, false), promptOf(hybrid, limits, true)];
+  const prompts = [promptOf(stage, false), promptOf(stage, true)];
   // A structure of steps is recorded when it is met for the third time.
   return [decode(-1), decode(-1), decode(-1), decode(1), decode(1, rest), ...prompts];
 }
 
 /** As many rows of one sequence as a step takes; one token drawn after them, or all of them scored. */
-function promptOf(hybrid: Hybrid, limits: StepLimits, scored: boolean): Batch {
-  const numRows = Math.min(limits.maxBatchTokens, limits.maxContext);
-  return makeBatch([place(hybrid, limits, 0, numRows, { scored })], []);
+function promptOf(stage: Stage, scored: boolean): Batch {
+  const numRows = Math.min(stage.limits.maxBatchTokens, stage.limits.maxContext);
+  return makeBatch([place(stage, 0, numRows, { scored })], []);
 }
 
 /** `count` rows of a sequence that ends where the longest context does, or begins where states do. */
 function place(
-  hybrid: Hybrid,
-  limits: StepLimits,
+  { hybrid, limits, tokens }: Stage,
   slot: number,
   count: number,
   { numLogprobs = 1, scored = false }: { numLogprobs?: number; scored?: boolean } = {},
@@ -80,8 +90,8 @@ function place(
   const sequence = new Sequence({
     id: -1 - slot,
     hybrid,
-    tokens: new Array<number>(start + count + 1).fill(0),
-    maxTokens: start + count + 1,
+    tokens,
+    maxTokens: limits.maxContext + 1,
     sampling: sampling(numLogprobs),
     stopIds: new Set(),
     constraint: null,
@@ -94,10 +104,13 @@ function place(
   sequence.numComputed = start;
   const numBlocks = Math.ceil(limits.maxContext / limits.pageSize);
   const firstWritten = Math.floor(start / limits.pageSize);
-  for (let block = 0; block < numBlocks; block++) {
+  // What is not written down in the page table is page 0 there.
+  sequence.tableBlocks = firstWritten;
+  sequence.pages.length = firstWritten * hybrid.numFull;
+  for (let block = firstWritten; block < numBlocks; block++) {
     // The first sequence, which alone may have several rows, writes behind all others.
     const own = numBlocks + (slot === 0 ? limits.maxSequences - 1 + block - firstWritten : slot - 1);
-    for (let f = 0; f < hybrid.numFull; f++) sequence.pages.push(block < firstWritten ? block : own);
+    for (let f = 0; f < hybrid.numFull; f++) sequence.pages.push(own);
   }
   for (let i = 0; i < hybrid.slots.length; i++) sequence.stateSlots.push(slot);
   return { sequence, start, count, numOutputs };
