@@ -28,8 +28,11 @@ int32_t* counters(uint64_t count) {
   if (recording()) return nullptr;
   const uint64_t wanted = count > (1 << 18) ? 2 * count : 1 << 18;
   int32_t* fresh = nullptr;
-  if (cudaMalloc(reinterpret_cast<void**>(&fresh), wanted * sizeof(int32_t)) != cudaSuccess) return nullptr;
-  if (cudaMemsetAsync(fresh, 0, wanted * sizeof(int32_t), stream()) != cudaSuccess) return nullptr;
+  if (cudaMalloc(reinterpret_cast<void**>(&fresh), wanted * sizeof(int32_t)) != cudaSuccess ||
+      cudaMemsetAsync(fresh, 0, wanted * sizeof(int32_t), stream()) != cudaSuccess) {
+    cudaGetLastError();  // or the next launch is blamed for it
+    return nullptr;
+  }
   words = fresh;
   size = wanted;
   return words;

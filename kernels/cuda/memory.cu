@@ -36,6 +36,7 @@ __global__ void convert(void* dst, const void* src, int32_t dst_dtype, int32_t s
 }
 
 void* refuse(uint64_t bytes) {
+  cudaGetLastError();  // or the next launch is blamed for it
   fail(GRAFT_OUT_OF_MEMORY, "the device has no %llu bytes left", (unsigned long long)bytes);
   return nullptr;
 }
@@ -86,10 +87,7 @@ extern "C" void* graft_alloc(uint64_t bytes) {
   }
   void* p = nullptr;
   const uint64_t size = bytes == 0 ? 1 : bytes;
-  if (cudaMalloc(&p, size) != cudaSuccess) {
-    cudaGetLastError();
-    return refuse(bytes);
-  }
+  if (cudaMalloc(&p, size) != cudaSuccess) return refuse(bytes);
   if (cudaMemsetAsync(p, 0, size, stream()) == cudaSuccess) return p;
   cudaFree(p);
   return refuse(bytes);
@@ -104,10 +102,7 @@ extern "C" void graft_free(void* p) {
 extern "C" void* graft_host_alloc(uint64_t bytes) {
   if (bytes > kLargest) return refuse(bytes);
   void* p = nullptr;
-  if (cudaHostAlloc(&p, bytes == 0 ? 1 : bytes, cudaHostAllocDefault) != cudaSuccess) {
-    cudaGetLastError();
-    return refuse(bytes);
-  }
+  if (cudaHostAlloc(&p, bytes == 0 ? 1 : bytes, cudaHostAllocDefault) != cudaSuccess) return refuse(bytes);
   return std::memset(p, 0, bytes);
 }
 extern "C" void graft_host_free(void* p) { cudaFreeHost(p); }

@@ -55,6 +55,17 @@ test("a device that is full says how much was asked for, and is not lost", async
   ops.free(ops.empty([100]));
 });
 
+test("an op that finds no memory fails, and the one after it does not", async () => {
+  const ops = await Ops.load(emulator);
+  const [N, V] = [32, 65_536];
+  const [ids, logits, params] = [ops.empty([N], "i32"), ops.empty([N, V]), ops.empty([N * 8])];
+  leaveMemory(1000);
+  const error = thrown(() => ops.sample(ids, null, logits, params));
+  expect(error).toMatchObject({ code: "out_of_memory" });
+  ops.silu(logits, logits);
+  for (const tensor of [ids, logits, params]) ops.free(tensor);
+});
+
 test("an engine whose device is lost ends its streams and calls, stays dead with the reason, and starts no other", () =>
   withTemporary(async (folder) => {
     const modelDir = writeCheckpoint(folder, tinyLlama);
