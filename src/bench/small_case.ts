@@ -14,12 +14,12 @@ import type { WeightType } from "./subject.ts";
 const HIDDEN = 256;
 const CONTEXT = 45;
 const CONTINUATION = 40;
-/** Rounding to bfloat16 in other places moves a log-probability by this share of their spread; an error moves it by more. */
-const LIMIT = 0.06;
+/** Rounding moves log-probabilities by less than this share of their spread (root mean squares); an error by far more. */
+const LIMIT = 0.05;
 
 /**
- * Largest difference between the two libraries' log-probabilities, as a share of their spread: full attention in the first
- * layer, then each variant.
+ * Difference between the two libraries' log-probabilities as a share of their spread, both as root mean squares: of full
+ * attention, each variant, and full attention again.
  * @throws KernelError where it is no rounding
  */
 export function checkSmallCase(
@@ -32,8 +32,8 @@ export function checkSmallCase(
   const small = smallConfig(config, 2 + variants.length);
   const [actual, expected] = [ops, reference].map((library) => logprobsOf(library, small, variants, types));
   const mean = expected!.reduce((a, b) => a + b, 0) / expected!.length;
-  const spread = Math.sqrt(expected!.reduce((a, b) => a + (b - mean) ** 2, 0) / expected!.length);
-  const error = expected!.reduce((most, x, i) => Math.max(most, Math.abs(x - actual![i]!)), 0) / spread;
+  const squares = (of: (x: number, i: number) => number) => expected!.reduce((sum, x, i) => sum + of(x, i) ** 2, 0);
+  const error = Math.sqrt(squares((x, i) => x - actual![i]!) / squares((x) => x - mean));
   if (error <= LIMIT) return error;
   throw new KernelError(
     `Cannot give a figure: the log-probabilities of a small model differ from the reference by ${error.toPrecision(2)} ` +
