@@ -85,7 +85,7 @@ interface Part {
 /** Steps of a layer that each kind of library makes of its single ops (kernels/composed). */
 const composed = {
   reference: ["projections", "attention_step", "gla_step", "gdn_step"],
-  cpu: ["projections", "attention_step", "gla_step", "gdn_step"],
+  cpu: ["attention_step", "gla_step", "gdn_step"],
   cuda: ["gla_step"],
 } as const;
 

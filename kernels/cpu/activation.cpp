@@ -2,8 +2,9 @@
 //   silu(x) = x s(x), s the logistic function;  gelu_tanh(x) = x/2 (1 + tanh u) = x s(2u), u = sqrt(2/pi) (x + 0.044715
 //   x³)
 // Every output may be one of the inputs.
+#include "activation.h"
+
 #include "graft.h"
-#include "rows.h"
 #include "status.h"
 #include "threads.h"
 
@@ -22,11 +23,6 @@ inline vf one_minus(vf a) { return vsub(vset(1.f), a); }
 /// d/dx x s(x) = s + x s (1 - s)
 inline vf silu_slope(vf x, vf s) { return vfma(vmul(x, s), one_minus(s), s); }
 
-/// The logistic function of 2u.
-inline vf gelu_gate(vf x) {
-  return vsigmoid(vmul(x, vfma(vmul(x, x), vset(2 * 0.7978845608f * 0.044715f), vset(2 * 0.7978845608f))));
-}
-
 }  // namespace
 }  // namespace graft
 
@@ -38,7 +34,7 @@ int32_t graft_silu(float* y, const float* x, uint64_t n) {
   GRAFT_CHECK(y && x, "silu: null pointer");
   elementwise(n, [&](int64_t i, int lanes) {
     const vf v = load_part(x + i, lanes);
-    store_part(y + i, vmul(v, vsigmoid(v)), lanes);
+    store_part(y + i, silu(v), lanes);
   });
   return GRAFT_OK;
 }
@@ -56,7 +52,7 @@ int32_t graft_silu_mul(float* y, const float* gate, const float* up, uint64_t n)
   GRAFT_CHECK(y && gate && up, "silu_mul: null pointer");
   elementwise(n, [&](int64_t i, int lanes) {
     const vf g = load_part(gate + i, lanes);
-    store_part(y + i, vmul(vmul(g, vsigmoid(g)), load_part(up + i, lanes)), lanes);
+    store_part(y + i, vmul(silu(g), load_part(up + i, lanes)), lanes);
   });
   return GRAFT_OK;
 }
@@ -77,7 +73,7 @@ int32_t graft_gelu_tanh(float* y, const float* x, uint64_t n) {
   GRAFT_CHECK(y && x, "gelu_tanh: null pointer");
   elementwise(n, [&](int64_t i, int lanes) {
     const vf v = load_part(x + i, lanes);
-    store_part(y + i, vmul(v, gelu_gate(v)), lanes);
+    store_part(y + i, gelu_tanh(v), lanes);
   });
   return GRAFT_OK;
 }
