@@ -49,11 +49,13 @@ extern "C" int32_t graft_linear(float* y, const float* x, const void* packed, co
   const Rows rows = prepare_rows(x, N, layout, in, dtype);
   const Call call = {y, rows, static_cast<const uint32_t*>(packed), bias, residual, layout};
   for_panels(num_panels(out), static_cast<double>(layout.bytes), N,
-             [&](int64_t panel, int64_t first, int64_t n, int thread) {
-               if (dtype == GRAFT_BF16)
-                 run_panel<Bfloat16>(call, panel, first, n, thread);
-               else
-                 run_panel<Float32>(call, panel, first, n, thread);
+             [&](int64_t panel, int64_t end, int64_t first, int64_t n, int thread) {
+               for (; panel < end; panel++) {
+                 if (dtype == GRAFT_BF16)
+                   run_panel<Bfloat16>(call, panel, first, n, thread);
+                 else
+                   run_panel<Float32>(call, panel, first, n, thread);
+               }
              });
   return GRAFT_OK;
 }

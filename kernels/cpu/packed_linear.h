@@ -128,8 +128,8 @@ void run_panel(const Call& call, int64_t panel, int64_t first, int64_t n, int th
 /// Rough time of one thread: weights at cache speed plus the multiplications.
 inline double nanoseconds(double weights, double rows) { return weights * (0.03 + 0.006 * rows); }
 
-/// Runs body(panel, first row, rows, thread) over `panels` panels of `bytes` in all and N rows, on all threads where it
-/// pays.
+/// Runs body(first panel, end, first row, rows, thread) over `panels` panels of `bytes` in all and N rows, on all
+/// threads where it pays.
 template <class Body>
 void for_panels(int64_t panels, double bytes, int64_t N, Body&& body) {
   const double cost = nanoseconds(bytes / 4, static_cast<double>(N));
@@ -145,8 +145,7 @@ void for_panels(int64_t panels, double bytes, int64_t N, Body&& body) {
   parallel(panel_tasks * groups, [&](int64_t task, int thread) {
     const int64_t first = task % groups * group_rows, end = std::min(N, first + group_rows);
     const int64_t panel = task / groups * per_task;
-    for (int64_t p = panel; p < std::min(panels, panel + per_task) && first < end; p++)
-      body(p, first, end - first, thread);
+    if (first < end) body(panel, std::min(panels, panel + per_task), first, end - first, thread);
   });
 }
 

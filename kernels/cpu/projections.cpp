@@ -28,21 +28,19 @@ int32_t normed_rows(const float** rows, const float* x, const float* weight, con
                          : graft_rms_norm(normed, x, weight, N, in, eps);
 }
 
-/// y = f(y, i, c, lanes) of the columns c of one panel, i counted from the first row.
+/// y = f(y) of the columns of one panel.
 template <class F>
 void follow(const Call& call, int64_t panel, int64_t first, int64_t n, F&& f) {
   const int64_t channel = panel * kPanel, columns = std::min<int64_t>(kPanel, call.layout.out - channel);
   for (int64_t i = 0; i < n; i++) {
     float* y = call.y + (first + i) * call.layout.out + channel;
-    vloop(columns, [&](int64_t c, int lanes) { store_part(y + c, f(load_part(y + c, lanes), i, c, lanes), lanes); });
+    vloop(columns, [&](int64_t c, int lanes) { store_part(y + c, f(load_part(y + c, lanes)), lanes); });
   }
 }
 
 void activate(const Call& call, int32_t activation, int64_t panel, int64_t first, int64_t n) {
-  if (activation == GRAFT_SILU)
-    follow(call, panel, first, n, [](vf y, int64_t, int64_t, int) { return silu(y); });
-  else if (activation == GRAFT_GELU_TANH)
-    follow(call, panel, first, n, [](vf y, int64_t, int64_t, int) { return gelu_tanh(y); });
+  if (activation == GRAFT_SILU) follow(call, panel, first, n, silu);
+  if (activation == GRAFT_GELU_TANH) follow(call, panel, first, n, gelu_tanh);
 }
 
 template <class Kind>
@@ -51,34 +49,46 @@ void run_parts(const Part* parts, int32_t count, int64_t N) {
   for (int32_t i = 0; i < count; i++) bytes += static_cast<double>(parts[i].call.layout.bytes);
   const Part& last = parts[count - 1];
   for_panels(last.first_panel + num_panels(last.call.layout.out), bytes, N,
-             [&](int64_t panel, int64_t first, int64_t n, int thread) {
+             [&](int64_t panel, int64_t end, int64_t first, int64_t n, int thread) {
                const Part* part = parts;
-               while (part < &last && panel >= part[1].first_panel) part++;
-               run_panel<Kind>(part->call, panel - part->first_panel, first, n, thread);
-               activate(part->call, part->activation, panel - part->first_panel, first, n);
+               for (; panel < end; panel++) {
+                 while (part < &last && panel >= part[1].first_panel) part++;
+                 run_panel<Kind>(part->call, panel - part->first_panel, first, n, thread);
+                 activate(part->call, part->activation, panel - part->first_panel, first, n);
+               }
              });
 }
 
-/// h = silu(gate) up: the rows of one panel of `up` lie side by side in scratch memory.
+/// h = silu(gate) up. Panels of `gate`, then the same panels of `up`: each weight is read in long runs, and both
+/// results stay in the cache.
 template <class Kind>
 void run_gated(const Call& gate, const void* up, int64_t N) {
+  constexpr int64_t kTogether = 64 << 10;  // floats
   const Layout& layout = gate.layout;
-  for_panels(num_panels(layout.out), 2.0 * static_cast<double>(layout.bytes), N,
-             [&](int64_t panel, int64_t first, int64_t n, int thread) {
-               run_panel<Kind>(gate, panel, first, n, thread);
-               auto* other = static_cast<float*>(thread_scratch(thread, 3, sizeof(float) * n * kPanel));
-               const int64_t columns = std::min<int64_t>(kPanel, layout.out - panel * kPanel);
-               Call upper = gate;
-               upper.packed = static_cast<const uint32_t*>(up) + layout.panel_offset(panel);
-               upper.layout.out = columns;
-               // A layer of its own: one panel and these rows.
-               upper.rows.data = static_cast<const typename Kind::Input*>(gate.rows.data) + first * gate.rows.row;
-               upper.y = other;
-               run_panel<Kind>(upper, 0, 0, n, thread);
-               follow(gate, panel, first, n, [&](vf g, int64_t i, int64_t c, int lanes) {
-                 return vmul(silu(g), load_part(other + i * columns + c, lanes));
-               });
-             });
+  const auto body = [&](int64_t panel, int64_t last, int64_t first, int64_t n, int thread) {
+    const int64_t most = std::max<int64_t>(1, kTogether / (n * kPanel));
+    auto* other = static_cast<float*>(thread_scratch(thread, 3, sizeof(float) * n * kPanel * most));
+    for (int64_t end; panel < last; panel = end) {
+      end = std::min(last, panel + most);
+      const int64_t columns = std::min(end * kPanel, layout.out) - panel * kPanel;
+      for (int64_t p = panel; p < end; p++) run_panel<Kind>(gate, p, first, n, thread);
+      // A layer of its own: these panels and these rows.
+      Call upper = gate;
+      upper.packed = static_cast<const uint32_t*>(up) + layout.panel_offset(panel);
+      upper.layout.out = columns;
+      upper.rows.data = static_cast<const typename Kind::Input*>(gate.rows.data) + first * gate.rows.row;
+      upper.y = other;
+      for (int64_t p = panel; p < end; p++) run_panel<Kind>(upper, p - panel, 0, n, thread);
+      for (int64_t i = 0; i < n; i++) {
+        float* y = gate.y + (first + i) * layout.out + panel * kPanel;
+        const float* u = other + i * columns;
+        vloop(columns, [&](int64_t c, int lanes) {
+          store_part(y + c, vmul(silu(load_part(y + c, lanes)), load_part(u + c, lanes)), lanes);
+        });
+      }
+    }
+  };
+  for_panels(num_panels(layout.out), 2.0 * static_cast<double>(layout.bytes), N, body);
 }
 
 }  // namespace
