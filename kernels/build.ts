@@ -179,10 +179,19 @@ interface Job {
   stamp: string;
 }
 
-function compileJobs(target: Target, outDir: string, extra: string[]): { objects: string[]; jobs: Job[]; plan: Plan } {
+interface Work {
+  readonly objects: string[];
+  /** What a library that is linked from them now is made of. */
+  readonly list: string;
+  readonly jobs: Job[];
+  readonly plan: Plan;
+}
+
+function compileJobs(target: Target, outDir: string, extra: string[]): Work {
   const plan = planOf(target, extra);
   const headers = hashOfHeaders(plan.headers);
   const objects: string[] = [];
+  const list: string[] = [];
   const jobs: Job[] = [];
   const sources = plan.parts.flatMap((part) => sourcesOf(part).map((source) => ({ source, compiler: part.compiler })));
   for (const { source, compiler } of sources) {
@@ -194,11 +203,12 @@ function compileJobs(target: Target, outDir: string, extra: string[]): { objects
       .update(inRoot(command.join("\0")))
       .digest("hex");
     objects.push(object);
+    list.push(`${inRoot(object)} ${stamp}`);
     const whole = existsSync(object) && (command[0] !== "nvcc" || existsSync(notesFile(object)));
     const old = whole && existsSync(`${object}.stamp`) ? readFileSync(`${object}.stamp`, "utf8") : "";
     if (old !== stamp) jobs.push({ object, command, stamp });
   }
-  return { objects, jobs, plan };
+  return { objects, list: list.join("\n"), jobs, plan };
 }
 
 /** Builds the given libraries and returns their paths. @throws if a compiler is missing or a source does not compile. */
@@ -222,12 +232,11 @@ export async function buildKernels(which: readonly Target[], options: { sanitize
   };
   await Promise.all(Array.from({ length: availableParallelism() }, worker));
   const paths: string[] = [];
-  for (const { target, objects, plan } of plans) {
+  for (const { target, objects, list, plan } of plans) {
     const path = join(outDir, libraryFile(target));
-    // With their stamps: a run that failed elsewhere may have compiled some of them and linked nothing.
-    const list = objects.map((object) => `${inRoot(object)} ${readFileSync(`${object}.stamp`, "utf8")}`).join("\n");
+    // By their stamps: a run that failed elsewhere may have compiled some of them and linked nothing.
     const known = existsSync(`${path}.objects`) ? readFileSync(`${path}.objects`, "utf8") : "";
-    if (!existsSync(path) || known !== list) {
+    if (!existsSync(path) || statSync(path).size === 0 || known !== list) {
       const temporary = `${path}.${process.pid}.tmp`;
       await run([...plan.link, ...objects, "-o", temporary]);
       renameSync(temporary, path);
@@ -239,17 +248,16 @@ export async function buildKernels(which: readonly Target[], options: { sanitize
 }
 
 /**
- * What programs without CUDA kernels are bundled with, an empty file. One that nvcc made stays where it is still what the
- * sources say.
+ * What programs without CUDA kernels are bundled with, an empty file. A library that nvcc made, here or elsewhere, stays
+ * unless it is known to be of other sources.
  */
-function standInForCuda(): string {
+function standInForCuda(): void {
   const outDir = join(root, "build", "kernels");
   const path = join(outDir, libraryFile("cuda"));
-  const current = existsSync(path) && compileJobs("cuda", outDir, []).jobs.length === 0;
-  if (current || (existsSync(path) && statSync(path).size === 0)) return path;
+  const known = existsSync(`${path}.objects`) ? readFileSync(`${path}.objects`, "utf8") : null;
+  if (existsSync(path) && (known === null || known === compileJobs("cuda", outDir, []).list)) return;
   rmSync(`${path}.objects`, { force: true });
   writeFileSync(path, "");
-  return path;
 }
 
 if (import.meta.main) {

@@ -121,7 +121,10 @@ async function openDevice(device: DeviceKind, options: LibraryOptions): Promise<
     throw new RequestError("kernel_library", "Cannot use simt: name the folder of its library");
   }
   if (!(await hasCudaKernels())) {
-    throw new DeviceAbsent(device, "this build has no CUDA kernels: it was made where nvcc was not on the PATH");
+    throw new DeviceAbsent(
+      device,
+      "this build has no CUDA kernels: npm run build makes them where nvcc is on the PATH",
+    );
   }
   // Before the library is opened, which takes a while.
   const obstacle = driverObstacle();

@@ -128,7 +128,7 @@ async function device(options: LibraryOptions, root: string): Promise<Finding[]>
     asked ? problem("device", text) : note("device", `${text}: the processor computes`);
   const build = (await hasCudaKernels())
     ? ok("cuda kernels", "in this build, for compute capability 8.0 and newer")
-    : note("cuda kernels", "not in this build: it was made where nvcc was not on the PATH");
+    : note("cuda kernels", "not in this build: npm run build makes them where nvcc is on the PATH");
   const obstacle = build.state === "ok" ? driverObstacle(root) : "no CUDA kernels";
   if (obstacle !== null) return [build, absent(obstacle)];
   try {
