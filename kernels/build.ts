@@ -52,15 +52,8 @@ const gcc = [
 ];
 const simtIncludes = [`-I${join(kernels, "simt")}`, `-I${join(kernels, "cuda")}`];
 // The hooks of the sanitizers are the emulator's own (kernels/simt/access.cpp), so their libraries are not linked.
-const emulated = [
-  "-x",
-  "c++",
-  "-include",
-  join(kernels, "simt", "simt.h"),
-  "-fsanitize=thread,alignment",
-  "-Wno-unknown-pragmas",
-];
-const simt = [...gcc, "-O2", "-ftls-model=initial-exec", ...simtIncludes];
+const emulated = ["-x", "c++", "-include", join(kernels, "simt", "simt.h"), "-fsanitize=thread,alignment"];
+const simt = [...gcc, "-O2", "-ftls-model=initial-exec", "-Wno-unknown-pragmas", ...simtIncludes];
 const nvcc = [
   "nvcc",
   ...language,

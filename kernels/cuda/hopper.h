@@ -3,7 +3,10 @@
 #pragma once
 #include "device.h"
 
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#if defined(GRAFT_EMULATE_WGMMA)
+#define GRAFT_SM90A 1
+#include "wgmma_emulation.h"
+#elif defined(__CUDA_ARCH_FEAT_SM90_ALL)
 #define GRAFT_SM90A 1
 
 namespace graft::gpu {

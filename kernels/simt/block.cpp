@@ -145,6 +145,8 @@ void fault(const char* format, ...) {
   leave();
 }
 
+void pause() { yield(); }
+
 dim3 thread_index() { return running->current->index; }
 dim3 block_index() { return running->index; }
 dim3 block_size() { return running->size; }

@@ -95,6 +95,8 @@ void run_block(Block& block);
 /// The block of this system thread with at least so many fibers.
 Block& resources(unsigned threads);
 
+/// Lets the block's other threads run.
+void pause();
 /// Ends the launch with a message; never returns to the thread that caused it.
 [[noreturn]] void fault(const char* format, ...) __attribute__((format(printf, 1, 2)));
 /// Checks one access of the running thread, as the hooks do.

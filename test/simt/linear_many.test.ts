@@ -1,5 +1,5 @@
 // Products of many rows in the emulator: sizes that no tile divides, everything that happens to sums on their way out, the
-// bits of few rows, and wgmma's view of memory by the manual.
+// bits of few rows, and the kernels on wgmma, whose instructions are emulated by the manual.
 import { dlopen } from "bun:ffi";
 import { expect, test } from "bun:test";
 import { join } from "node:path";
@@ -10,7 +10,10 @@ import { opsOf } from "../support/kernels.ts";
 import { expectClose, expectSameBits, outputs, random } from "../support/op_case.ts";
 
 const { symbols } = dlopen(join(import.meta.dir, "..", "..", "build", "kernels", "libgraft_simt.so"), {
-  graft_simt_wgmma: { args: ["ptr", "ptr", "ptr", "i32"], returns: "i32" },
+  graft_simt_wgmma: {
+    args: ["i32", "i32", "ptr", "ptr", "ptr", "ptr", "i32", "ptr", "ptr", "ptr", "i32", "ptr", "i32", "i32"],
+    returns: "i32",
+  },
 });
 
 function packed(ops: Ops, out: number, inputs: number, seed: number): PackedLinear {
@@ -99,15 +102,51 @@ test("a row's products have the same bits among few rows and among many", async 
   }
 });
 
-test("wgmma finds weights and rows where the manual says it looks for them", async () => {
-  const ops = await opsOf("simt");
-  for (const N of [64, 128, 192]) {
-    const weight = packed(ops, 128, 64, 5);
-    const x = random(ops, [N, 64], 6);
-    const y = outputs(ops, { linear: [N, 128], wgmma: [N, 128] });
-    ops.linear(y.linear, x, weight);
-    expect(symbols.graft_simt_wgmma(y.wgmma.ptr as never, weight.ptr as never, x.ptr as never, N)).toBe(0);
-    const { linear, wgmma } = y.read();
-    expectSameBits(wgmma, linear, `${N} rows`);
-  }
-});
+// As kWgmmaForms has them: rows of a tile, blocks of a cluster, whether each block sums a slice.
+const forms = ["192 / 2", "128 / 2", "64 / 2", "192 / 1", "128 / 1", "64 / 1", "128 / 8 slices", "64 / 8 slices"];
+
+test.each(forms.map((name, i) => [name, i] as const))(
+  "wgmma in tiles of %s gives the bits of mma",
+  async (name, form) => {
+    const ops = await opsOf("simt");
+    // More tiles than multiprocessors; slices of unequal length, empty ones, rows and outputs that no tile divides.
+    for (const [N, inputs, out, gatedOut, units] of [
+      [70, 580, 140, 72, 2],
+      [195, 70, 270, 66, 4],
+    ] as const) {
+      const [w, gate, up] = [
+        packed(ops, out, inputs, 5),
+        packed(ops, gatedOut, inputs, 6),
+        packed(ops, gatedOut, inputs, 7),
+      ];
+      const [x, bias, residual] = [random(ops, [N, inputs], 1), random(ops, [out], 2), random(ops, [N, out], 3)];
+      const gated = [N, gatedOut];
+      const y = outputs(ops, { mma: [N, out], wgmma: [N, out], gate: gated, up: gated, gated, gatedWgmma: gated });
+      ops.linear(y.mma, x, w, bias, residual);
+      ops.linear(y.gate, x, gate);
+      ops.linear(y.up, x, up);
+      ops.siluMul(y.gated, y.gate, y.up);
+      const p = (t: { readonly ptr: number }) => t.ptr as never;
+      const status = symbols.graft_simt_wgmma(
+        form,
+        units,
+        p(y.wgmma),
+        p(w),
+        p(bias),
+        p(residual),
+        out,
+        p(y.gatedWgmma),
+        p(gate),
+        p(up),
+        gatedOut,
+        p(x),
+        N,
+        inputs,
+      );
+      expect(status).toBe(0);
+      const read = y.read();
+      expectSameBits(read.wgmma, read.mma, `${name} [${N}, ${out}, ${inputs}]`);
+      expectSameBits(read.gatedWgmma, read.gated, `${name}, gated [${N}, ${gatedOut}, ${inputs}]`);
+    }
+  },
+);
