@@ -95,8 +95,10 @@ export async function openKernels(options: LibraryOptions = {}): Promise<OpenedL
   try {
     return await openDevice("cuda", options);
   } catch (error) {
-    if (!(error instanceof DeviceAbsent)) throw error;
-    return { ...(await openProcessor(options)), passedOver: error.reason };
+    // Also one that cannot be opened, such as a library of other sources: the processor's says so where it is the same.
+    if (!(error instanceof RequestError)) throw error;
+    const passedOver = error instanceof DeviceAbsent ? error.reason : error.message;
+    return { ...(await openProcessor(options)), passedOver };
   }
 }
 
