@@ -79,7 +79,7 @@ interface Part {
 const composed = {
   reference: ["projections", "attention_step", "gla_step", "gdn_step"],
   cpu: ["attention_step", "gla_step", "gdn_step"],
-  cuda: ["gla_step"],
+  cuda: [],
 } as const;
 
 function composedParts(kind: keyof typeof composed, compiler: readonly string[]): Part[] {

@@ -2,59 +2,37 @@
 // S0 once, in pieces of 32 x 32 that are all under way before anything else is known, and writes it when a block of
 // rows is full.
 #include "arrivals.h"
+#include "decode_rows.h"
 #include "gdn_step.h"
 #include "host.h"
 
 namespace graft::gpu {
 namespace {
 
-constexpr int32_t kDecodeThreads = 256, kWarps = kDecodeThreads / kWarp;
-/// Shared memory, in floats. Rows of the block are kept in the state's type, 16 bytes apart beyond their length.
+/// Shared memory, in floats.
 struct Places {
   int32_t raw, k, q, v, split, keys, u, b, dots, weights, reads, o, small, floats;
 };
 template <class T>
 __host__ __device__ Places places_of(const GdnShape& shape) {
-  const auto row = [](int32_t n) { return static_cast<int32_t>(n * sizeof(T) / 4 + 4); };
   const int32_t Dk = shape.Dk, Dv = shape.Dv, pieces = blocks(Dk, kPiece), padded = pieces * kPiece;
   Places at{};
-  int32_t next = 0;
-  const auto take = [&](int32_t floats) {
-    const int32_t from = next;
-    next += (floats + 3) / 4 * 4;
-    return from;
-  };
-  at.raw = take(2 * Dk);
-  at.k = take(Dk);
-  at.q = take(Dk);
-  at.v = take(Dv);
-  at.split = take(2 * padded);  // high and low pairs of k, then of q
-  at.keys = take(kRowsOfBlock * row(Dk));
-  at.u = take(kRowsOfBlock * row(Dv));
-  at.b = take(kRowsOfBlock);
-  at.dots = take(blocks(Dk, kDotPart) * 2 * kRowsOfBlock);
-  at.weights = take(2 * kRowsOfBlock);
-  at.reads = take(pieces * 2 * Dv);
-  at.o = take(Dv);
-  at.small = take(4);
-  at.floats = next;
+  Placer placer;
+  at.raw = placer.take(2 * Dk);
+  at.k = placer.take(Dk);
+  at.q = placer.take(Dk);
+  at.v = placer.take(Dv);
+  at.split = placer.take(2 * padded);  // high and low pairs of k, then of q
+  at.keys = placer.take(kRowsOfBlock * kept_row_floats<T>(Dk));
+  at.u = placer.take(kRowsOfBlock * kept_row_floats<T>(Dv));
+  at.b = placer.take(kRowsOfBlock);
+  at.dots = placer.take(blocks(Dk, kDotPart) * 2 * kRowsOfBlock);
+  at.weights = placer.take(2 * kRowsOfBlock);
+  at.reads = placer.take(pieces * 2 * Dv);
+  at.o = placer.take(Dv);
+  at.small = placer.take(4);
+  at.floats = placer.floats;
   return at;
-}
-
-/// Row `row` of rows of n elements in shared memory.
-template <class T>
-__device__ __forceinline__ T* row_at(float* rows, int32_t n, int32_t row) {
-  return reinterpret_cast<T*>(rows) + row * (n + static_cast<int32_t>(16 / sizeof(T)));
-}
-
-/// `count` rows of n elements to shared memory.
-template <class T>
-__device__ void copy_rows(float* to, const T* from, int32_t n, int32_t count) {
-  constexpr int32_t kChunk = 16 / sizeof(T);
-  const int32_t chunks = n / kChunk;
-#pragma unroll 1
-  for (int32_t at = threadIdx.x; at < count * chunks; at += kDecodeThreads)
-    copy_async(row_at<T>(to, n, at / chunks) + at % chunks * kChunk, from + static_cast<int64_t>(at) * kChunk);
 }
 
 /// What a block of threads works on.
@@ -215,7 +193,7 @@ __device__ void advance_pieces(const Work<T>& work) {
   const float last = b[kRowsOfBlock - 1], decay = expf(last);
   const TilePlace place = tile_place();
 #pragma unroll 1
-  for (int32_t unit = threadIdx.x / kWarp; unit < work.units(); unit += kWarps) {
+  for (int32_t unit = threadIdx.x / kWarp; unit < work.units(); unit += kDecodeWarps) {
     const int32_t c0 = work.piece(unit), first = work.column(unit);
     float4 x[4];
 #pragma unroll
@@ -304,7 +282,7 @@ __global__ void __launch_bounds__(kDecodeThreads, 2) decode_gdn(GdnStep step) {
     Tile<T> tiles[Ahead];
 #pragma unroll
     for (int32_t n = 0; n < Ahead; n++) {
-      const int32_t unit = warp + n * kWarps;
+      const int32_t unit = warp + n * kDecodeWarps;
       if (unit < work.units()) load_tile(tiles[n], work.head.state, Dk, Dv, work.piece(unit), work.column(unit), fresh);
     }
     if (i == 0) {
@@ -321,10 +299,10 @@ __global__ void __launch_bounds__(kDecodeThreads, 2) decode_gdn(GdnStep step) {
     __syncthreads();
     multiply_keys(work, r);
 #pragma unroll 1
-    for (int32_t first = 0; first < work.units(); first += Ahead * kWarps) {
+    for (int32_t first = 0; first < work.units(); first += Ahead * kDecodeWarps) {
 #pragma unroll
       for (int32_t n = 0; n < Ahead; n++) {
-        const int32_t unit = first + warp + n * kWarps;
+        const int32_t unit = first + warp + n * kDecodeWarps;
         if (unit >= work.units()) continue;
         if (first > 0) load_tile(tiles[n], work.head.state, Dk, Dv, work.piece(unit), work.column(unit), fresh);
         if (fresh) store_tile(work.head.state, tiles[n], Dk, Dv, work.piece(unit), work.column(unit));

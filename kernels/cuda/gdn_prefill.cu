@@ -6,12 +6,13 @@
 //   finish   norm and gate of every output head
 #include "gdn_step.h"
 #include "host.h"
+#include "scan_rows.h"
 
 namespace graft::gpu {
 namespace {
 
-constexpr int32_t kRows = kRowsOfBlock, kSquare = kRows * kRows, kPrepareThreads = 256, kMostPieces = 8,
-                  kFewThreads = 5 * kWarp, kManyThreads = (kMostPieces + 1) * kWarp;
+constexpr int32_t kRows = kRowsOfBlock, kSquare = kRows * kRows, kPrepareThreads = 256, kFewThreads = 5 * kWarp,
+                  kManyThreads = (kMostPieces + 1) * kWarp;
 
 /// What prepare leaves for scan. Operands of a block and key head: by piece, step and lane a uint4, the instruction's
 /// second operand for rows 0-7 and 8-15; four arrays: keys, their low parts, queries, theirs.
@@ -124,18 +125,6 @@ __device__ inline void multiply_rows(int32_t Dk, const PrepareLayout& layout, co
   }
 }
 
-/// Rows as operands: b of rows g and 8 + g, channels 2t, 2t + 1 and 2t + 8, 2t + 9 of a step.
-__device__ inline void write_operands(const float* rows, int32_t stride, int32_t pieces, uint4* high, uint4* low) {
-  for (int32_t at = threadIdx.x; at < pieces * kSteps * static_cast<int32_t>(kWarp); at += blockDim.x) {
-    const int32_t lane = at % kWarp, g = lane / 4, t = lane % 4, c = at / kWarp * 16 + 2 * t;
-    const float *upper = rows + g * stride + c, *lower = upper + 8 * stride;
-    const Split a = split(upper[0], upper[1]), b = split(upper[8], upper[9]), d = split(lower[0], lower[1]),
-                e = split(lower[8], lower[9]);
-    high[at] = make_uint4(a.high, b.high, d.high, e.high);
-    if (low != nullptr) low[at] = make_uint4(a.low, b.low, d.low, e.low);
-  }
-}
-
 /// grid: room for blocks, key heads
 template <class T>
 __global__ void __launch_bounds__(kPrepareThreads) prepare_gdn(GdnStep step, Prepared prepared) {
@@ -160,10 +149,11 @@ __global__ void __launch_bounds__(kPrepareThreads) prepare_gdn(GdnStep step, Pre
   __syncthreads();
   multiply_rows(Dk, layout, keys, queries, parts);
   const int32_t pieces = blocks(Dk, kPiece);
-  write_operands(keys, layout.stride, pieces, prepared.operand(shape, blockIdx.x, h, 0),
-                 sizeof(T) == 2 ? nullptr : prepared.operand(shape, blockIdx.x, h, 1));
-  write_operands(queries, layout.stride, pieces, prepared.operand(shape, blockIdx.x, h, 2),
-                 prepared.operand(shape, blockIdx.x, h, 3));
+  write_operands(pieces, prepared.operand(shape, blockIdx.x, h, 0),
+                 sizeof(T) == 2 ? nullptr : prepared.operand(shape, blockIdx.x, h, 1),
+                 [&](int32_t t, int32_t c) { return keys[t * layout.stride + c]; });
+  write_operands(pieces, prepared.operand(shape, blockIdx.x, h, 2), prepared.operand(shape, blockIdx.x, h, 3),
+                 [&](int32_t t, int32_t c) { return queries[t * layout.stride + c]; });
   if (rows.to < kRows)
     for (int32_t at = threadIdx.x; at < kRows * Dk; at += blockDim.x)
       if (at / Dk >= rows.from && at / Dk < rows.to)
@@ -183,10 +173,7 @@ struct Gates {
   float b[kRows], decay[kRows], beta[kRows], tail[kRows];  // tail: e^{b_15 - b}
   float weights[2][kSquare];                               // A_ts by [s][t], P_ts by [t][s]
 };
-constexpr int32_t kReadStride = 36, kRing = 3 * kRows;
-struct ScanMemory {
-  float rows[kRing][kPiece];  // v as projected: three blocks in turn
-  float v[2][kRows][kPiece];  // after its convolution: this block's and the next one's
+struct ScanMemory : ScanRows {
   float u[kRows][kReadStride];
   Gates gates[3];
   float log_decays[kRows];
@@ -212,48 +199,8 @@ struct Scan {
   __device__ float* read(int32_t which, int32_t piece, int32_t row) const {
     return memory.reads[0][0][0] + ((which * pieces + piece) * kRows + row) * kReadStride;
   }
-  /// Where the ring has the row that is row t of block i; t may be below 0.
-  __device__ float* ring(int32_t i, int32_t t) const { return memory.rows[(i * kRows + t + kRing) % kRing]; }
   __device__ int32_t channel(int32_t column) const { return j * step.shape.Dv + first_column + column; }
 };
-
-/// Sends for v of block i.
-template <class T>
-__device__ void fetch_rows(const Scan<T>& scan, int32_t i) {
-  const BlockRows rows = scan.rows(i);
-  for (int32_t at = threadIdx.x; at < kRows * kPiece / 4; at += blockDim.x) {
-    const int32_t t = at / (kPiece / 4), column = at % (kPiece / 4) * 4;
-    if (t < rows.from || t >= rows.to || scan.first_column + column >= scan.step.shape.Dv) continue;
-    copy_async(scan.ring(i, t) + column,
-               scan.v().u + static_cast<int64_t>(rows.first + t) * scan.v().C + scan.channel(column));
-  }
-  copy_commit();
-}
-
-/// The rows before the first, from the window.
-template <class T>
-__device__ void fetch_window(const Scan<T>& scan) {
-  if (!scan.v().there()) return;
-  const int32_t lane = threadIdx.x % kWarp, from = scan.rows(0).from;
-  if (threadIdx.x >= kWarp || scan.first_column + lane >= scan.step.shape.Dv) return;
-  for (int32_t back = 1; back < scan.v().W; back++)
-    scan.ring(0, from - back)[lane] = scan.v().input(-back, scan.channel(lane));
-}
-
-/// v of block i after its convolution, by the warps that have pieces.
-template <class T>
-__device__ void convolve_rows(const Scan<T>& scan, int32_t i, int32_t warp) {
-  const BlockRows rows = scan.rows(i);
-  const int32_t lane = threadIdx.x % kWarp;
-  if (scan.first_column + lane >= scan.step.shape.Dv) return;
-  for (int32_t t = rows.from + warp; t < rows.to; t += scan.pieces) {
-    float value = scan.ring(i, t)[lane];
-    if (scan.v().there())
-      value = scan.v().of(rows.first + t, scan.channel(lane),
-                          [&](int32_t tap) { return scan.ring(i, t - scan.v().W + 1 + tap)[lane]; });
-    scan.memory.v[i % 2][t][lane] = value;
-  }
-}
 
 /// The solver's inputs for a block, under way while it has other work; lane t has row t's.
 struct Ahead {
@@ -317,32 +264,9 @@ __device__ void write_weights(const Scan<T>& scan, int32_t i, const float (&prod
   }
 }
 
-/// A piece's reads of 16 keys or queries, to shared memory.
-template <class T, bool Exact>
-__device__ void read_rows(const Scan<T>& scan, int32_t which, int32_t piece, const TileOperand (&operand)[kSteps],
-                          const uint4 (&high)[kSteps], const uint4 (&low)[kSteps]) {
-  float sums[2][2][4] = {};
-#pragma unroll
-  for (int32_t step = 0; step < kSteps; step++) {
-    const uint32_t upper[2] = {high[step].x, high[step].y}, lower[2] = {high[step].z, high[step].w};
-    const uint32_t upper_low[2] = {low[step].x, low[step].y}, lower_low[2] = {low[step].z, low[step].w};
-    read_tile<T, Exact>(sums[0], operand[step], upper, upper_low);
-    read_tile<T, Exact>(sums[1], operand[step], lower, lower_low);
-  }
-  const TilePlace place = tile_place();
-#pragma unroll
-  for (int32_t half = 0; half < 2; half++) {
-    store4(scan.read(which, piece, 8 * half + 2 * place.t) + place.column, first_vector(sums[half]));
-    store4(scan.read(which, piece, 8 * half + 2 * place.t + 1) + place.column, second_vector(sums[half]));
-  }
-}
-
 template <class T>
-__device__ void load_operands(const Scan<T>& scan, int32_t i, int32_t array, int32_t piece, uint4 (&to)[kSteps]) {
-  const uint4* from = scan.prepared.operand(scan.step.shape, scan.first_block + i, scan.h, array) +
-                      piece * kSteps * static_cast<int32_t>(kWarp) + threadIdx.x % kWarp;
-#pragma unroll
-  for (int32_t step = 0; step < kSteps; step++) to[step] = from[step * kWarp];
+__device__ void load_array(const Scan<T>& scan, int32_t i, int32_t array, int32_t piece, uint4 (&to)[kSteps]) {
+  load_operands(scan.prepared.operand(scan.step.shape, scan.first_block + i, scan.h, array), piece, to);
 }
 
 /// u of block i, a lane a column.
@@ -485,8 +409,10 @@ __global__ void __launch_bounds__(Threads, Threads <= kFewThreads ? 2 : 1) scan_
   Ahead ahead{0, 0};
 
   fetch_window(scan);
-  fetch_rows(scan, 0);
-  fetch_rows(scan, 1);
+  for (int32_t i = 0; i < 2; i++) {
+    fetch_rows(scan, i);
+    copy_commit();
+  }
   for (int32_t at = threadIdx.x; at < kRows * kPiece; at += blockDim.x) {
     const int32_t t = at / kPiece, column = scan.first_column + at % kPiece;
     if (t < start % kRows && column < shape.Dv)
@@ -500,21 +426,22 @@ __global__ void __launch_bounds__(Threads, Threads <= kFewThreads ? 2 : 1) scan_
     if (total > 1) ahead = load_gates(scan, 1);
   } else {
     load_tile(tile, scan.head().state, shape.Dk, shape.Dv, c0, scan.first_column, start == 0);
-    load_operands(scan, 0, 0, warp, keys);
-    load_operands(scan, 0, 2, warp, queries);
-    load_operands(scan, 0, 3, warp, queries_low);
-    if constexpr (!kExact) load_operands(scan, 0, 1, warp, keys_low);
+    load_array(scan, 0, 0, warp, keys);
+    load_array(scan, 0, 2, warp, queries);
+    load_array(scan, 0, 3, warp, queries_low);
+    if constexpr (!kExact) load_array(scan, 0, 1, warp, keys_low);
     operands_of(operand, tile);
   }
   copy_wait<1>();
   __syncthreads();
-  if (!solver) convolve_rows(scan, 0, warp);
+  if (!solver) convolve_rows<float>(scan, 0, warp);
   __syncthreads();
 
   for (int32_t i = 0; i < total; i++) {
     const bool more = i + 1 < total, full = scan.rows(i).to == kRows;
     uint4 next[kSteps] = {}, next_low[kSteps] = {};
     fetch_rows(scan, i + 2);
+    copy_commit();
     if (solver) {
       if (more) {
         load_products(scan, i + 1, products);
@@ -522,20 +449,20 @@ __global__ void __launch_bounds__(Threads, Threads <= kFewThreads ? 2 : 1) scan_
         ahead = load_gates(scan, i + 2);
       }
     } else {
-      read_rows<T, kExact>(scan, 0, warp, operand, keys, keys_low);
+      read_rows<T, kExact>(scan.read(0, warp, 0), operand, keys, keys_low);
     }
     copy_wait<1>();
     __syncthreads();
     if (solver) {
       solve(scan, i);
     } else {
-      read_rows<T, false>(scan, 1, warp, operand, queries, queries_low);
+      read_rows<T, false>(scan.read(1, warp, 0), operand, queries, queries_low);
       if (more) {
-        load_operands(scan, i + 1, 0, warp, next);
-        if constexpr (!kExact) load_operands(scan, i + 1, 1, warp, next_low);
-        load_operands(scan, i + 1, 2, warp, queries);
-        load_operands(scan, i + 1, 3, warp, queries_low);
-        convolve_rows(scan, i + 1, warp);
+        load_array(scan, i + 1, 0, warp, next);
+        if constexpr (!kExact) load_array(scan, i + 1, 1, warp, next_low);
+        load_array(scan, i + 1, 2, warp, queries);
+        load_array(scan, i + 1, 3, warp, queries_low);
+        convolve_rows<float>(scan, i + 1, warp);
       }
     }
     __syncthreads();
@@ -559,18 +486,6 @@ __global__ void __launch_bounds__(Threads, Threads <= kFewThreads ? 2 : 1) scan_
   if (!solver && (start == 0 || total > 1 || scan.rows(0).to == kRows))
     store_tile(scan.head().state, tile, shape.Dk, shape.Dv, c0, scan.first_column);
   leave(scan, total - 1);
-}
-
-// ---- finish ----
-
-/// y in place; a warp a head. grid: heads of all rows
-__global__ void finish_heads(float* y, const float* gate, const float* gain, int64_t heads, int32_t Dv, float eps) {
-  const int64_t head = static_cast<int64_t>(blockIdx.x) * (blockDim.x / kWarp) + threadIdx.x / kWarp;
-  if (head >= heads) return;
-  float* o = y + head * Dv;
-  const float factor = rms_factor(warp_squares(o, Dv), Dv, eps);
-  for (int32_t c = threadIdx.x % kWarp; c < Dv; c += kWarp)
-    o[c] = finish(o[c], factor, gain[c], gate == nullptr ? nullptr : gate + head * Dv + c);
 }
 
 template <class T>
@@ -598,11 +513,8 @@ int32_t run(const GdnStep& step) {
     GRAFT_LAUNCH((scan_gdn<T, kFewThreads>), slices, threads, scan_bytes(pieces), step, prepared);
   else
     GRAFT_LAUNCH((scan_gdn<T, kManyThreads>), slices, threads, scan_bytes(pieces), step, prepared);
-  const int64_t heads = static_cast<int64_t>(sequences.N) * shape.Hv;
-  const int64_t grid = blocks<int64_t>(heads, kThreads / kWarp);
-  GRAFT_LAUNCH(finish_heads, dim3(static_cast<unsigned>(grid)), kThreads, 0, step.y, step.gate, step.layer.o_norm,
-               heads, shape.Dv, step.layer.norm_eps);
-  return launched("gdn_step");
+  return finish_heads(step.y, step.gate, step.layer.o_norm, static_cast<int64_t>(sequences.N) * shape.Hv, shape.Dv,
+                      step.layer.norm_eps);
 }
 
 }  // namespace

@@ -1,8 +1,7 @@
 // Gated linear attention, serving form. Inside a block of tokens, with b_t the sum of log decays up to row t:
 //   o_t = (scale q_t ⊙ e^{b_t})ᵀ S0 + sum_{s<=t} P_ts v_s,   P_ts = sum_c scale q_t[c] k_s[c] e^{b_t[c] - b_s[c]}
 // and when it is full  S0 <- e^{b} ⊙ S0 + sum_s (k_s ⊙ e^{b - b_s}) v_sᵀ. No exponent is above 0.
-// A slot: position, then per kv head k and b [block, Dk] in float32, S0 [Dk, Dv] and v [block, Dv] in the state's type.
-#include "recurrent.h"
+#include "gla_slot.h"
 
 namespace graft::gpu {
 namespace {
@@ -16,24 +15,14 @@ struct Gla {
   /// Rows k and b of every block of threads of its own, where several share a head; else null: they are the slot's.
   float* copies;
 
-  __host__ __device__ int64_t row_floats() const { return line(static_cast<int64_t>(sequences.block) * Dk); }
-  template <class T>
-  __host__ __device__ int64_t head_floats() const {
-    return 2 * row_floats() + floats_of<T>(static_cast<int64_t>(Dk + sequences.block) * Dv);
-  }
+  __host__ __device__ GlaShape shape() const { return {Hq, Hkv, Dk, Dv, sequences.block}; }
 };
 
 template <class T>
-struct Head {
-  float *k, *b;
-  T *state, *v;
-};
-
+using Head = GlaHead<T>;
 template <class T>
 __device__ Head<T> head_of(const Gla& call, float* slot, int32_t h) {
-  float* at = slot + kHeader + h * call.head_floats<T>();
-  T* state = reinterpret_cast<T*>(at + 2 * call.row_floats());
-  return {at, at + call.row_floats(), state, state + static_cast<int64_t>(call.Dk) * call.Dv};
+  return graft::gpu::head_of<T>(call.shape(), slot, h);
 }
 
 /// Floats of shared memory: weights of S0, weights of v, sums by part (room for kParts rows of keys as well).
@@ -105,15 +94,15 @@ __global__ void __launch_bounds__(512) gla(Gla call, int32_t run) {
   if (count == 0) return;
   Head<T> head = head_of<T>(call, sequences.slot(s), h);
   if (call.copies != nullptr) {
-    float* own =
-        call.copies + ((static_cast<int64_t>(s) * call.Hkv + h) * gridDim.x + blockIdx.x) * 2 * call.row_floats();
+    float* own = call.copies +
+                 ((static_cast<int64_t>(s) * call.Hkv + h) * gridDim.x + blockIdx.x) * 2 * call.shape().row_floats();
     const int32_t known = start % sequences.block * call.Dk;
     for (int32_t at = threadIdx.x; at < known; at += blockDim.x) {
       own[at] = head.k[at];
-      own[call.row_floats() + at] = head.b[at];
+      own[call.shape().row_floats() + at] = head.b[at];
     }
     head.k = own;
-    head.b = own + call.row_floats();
+    head.b = own + call.shape().row_floats();
   }
   if (start == 0) clear_state(head.state + first_column, call.Dk, call.Dv, call.columns);
   const Layout layout = layout_of(call, run);
@@ -145,11 +134,11 @@ __global__ void keep_rows(Gla call, int32_t slices) {
   const int32_t h = blockIdx.x, s = blockIdx.y, count = sequences.seq_start[s + 1] - sequences.seq_start[s];
   if (count == 0) return;
   const Head<T> head = head_of<T>(call, sequences.slot(s), h);
-  const float* own = call.copies + (static_cast<int64_t>(s) * call.Hkv + h) * slices * 2 * call.row_floats();
+  const float* own = call.copies + (static_cast<int64_t>(s) * call.Hkv + h) * slices * 2 * call.shape().row_floats();
   const int32_t known = (sequences.start_pos[s] + count) % sequences.block * call.Dk;
   for (int32_t at = threadIdx.x; at < known; at += blockDim.x) {
     head.k[at] = own[at];
-    head.b[at] = own[call.row_floats() + at];
+    head.b[at] = own[call.shape().row_floats() + at];
   }
   if (h == 0 && threadIdx.x == 0) move_position(sequences, s);
 }
@@ -181,7 +170,7 @@ int32_t serve(Gla call) {
   call.columns = columns_of(call.Dv, one_each);
   const int32_t slices = call.Dv / call.columns, run = one_each ? 1 : kRun;
   if (slices > 1) {
-    const uint64_t floats = static_cast<uint64_t>(sequences.S) * call.Hkv * slices * 2 * call.row_floats();
+    const uint64_t floats = static_cast<uint64_t>(sequences.S) * call.Hkv * slices * 2 * call.shape().row_floats();
     call.copies = static_cast<float*>(workspace(floats * sizeof(float)));
     if (call.copies == nullptr) return GRAFT_OUT_OF_MEMORY;
   }
@@ -208,9 +197,8 @@ Gla shape_of(int32_t Hkv, int32_t Dk, int32_t Dv, int32_t block) {
 using namespace graft::gpu;
 
 extern "C" double graft_gla_state_floats(int32_t Hkv, int32_t Dk, int32_t Dv, int32_t block, int32_t state_dtype) {
-  const Gla shape = shape_of(Hkv, Dk, Dv, block);
-  return static_cast<double>(
-      kHeader + Hkv * (state_dtype == GRAFT_BF16 ? shape.head_floats<bf16_bits>() : shape.head_floats<float>()));
+  const GlaShape shape{Hkv, Hkv, Dk, Dv, block};
+  return static_cast<double>(state_dtype == GRAFT_BF16 ? shape.slot_floats<bf16_bits>() : shape.slot_floats<float>());
 }
 
 extern "C" int32_t graft_gla(float* o, float* state, const float* q, const float* k, const float* v, const float* a,

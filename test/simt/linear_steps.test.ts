@@ -13,6 +13,9 @@ type Shape = Omit<StepCase, "stateDtype">;
 const gdn = (shape: StepCase["sizes"], lengths: number[], more: Partial<Shape> = {}): Shape => {
   return { variant: "gdn", sizes: shape, lengths, taps: 4, gate: true, block: 16, ...more };
 };
+const gla = (shape: StepCase["sizes"], lengths: number[], more: Partial<Shape> = {}): Shape => {
+  return { variant: "gla", sizes: shape, lengths, taps: 0, gate: true, block: 16, ...more };
+};
 const cases: [string, Shape][] = [
   ["gdn, small", gdn(sizes(1, 1, 1, 8, 8), [21, 1])],
   ["gdn, shared keys", gdn(sizes(2, 2, 4, 24, 40), [37, 50, 16], { convBias: true })],
@@ -20,6 +23,12 @@ const cases: [string, Shape][] = [
   ["gdn, wide", gdn(sizes(1, 1, 1, 128, 128), [33, 3], { taps: 3 })],
   ["jet", gdn(sizes(1, 1, 1, 96, 256), [18, 2], { variant: "jet" })],
   ["jet, two taps", gdn(sizes(2, 2, 2, 16, 32), [40, 7], { variant: "jet", taps: 2 })],
+  ["gla, small", gla(sizes(1, 1, 1, 8, 8), [21, 1])],
+  ["gla, grouped", gla(sizes(6, 2, 2, 24, 40), [37, 50, 16])],
+  ["gla, convolutions, no gate", gla(sizes(2, 1, 1, 40, 72), [35, 2], { taps: 4, convBias: true, gate: false })],
+  ["gla, wide", gla(sizes(2, 1, 1, 128, 128), [33, 3], { taps: 2 })],
+  ["gla, many queries", gla(sizes(10, 1, 1, 64, 64), [18])],
+  ["gla, blocks of 8", gla(sizes(2, 1, 1, 16, 24), [20], { block: 8 })],
   ["gdn, blocks of 32", gdn(sizes(1, 1, 2, 16, 24), [40], { block: 32 })],
 ];
 
