@@ -35,4 +35,14 @@ __device__ void copy_rows(float* to, const T* from, int32_t n, int32_t count) {
     copy_async(row_at<T>(to, n, at / chunks) + at % chunks * kChunk, from + static_cast<int64_t>(at) * kChunk);
 }
 
+/// A step of few sequences is over before memory has answered: states can be on their way to the L2 cache while the
+/// kernel before still runs. Only a hint, and no value is read, so it may come before depend_wait(); the slots it needs
+/// are no kernel's output but the host's.
+constexpr unsigned kFetchedSequences = 8;
+template <class T>
+__device__ __forceinline__ void fetch_state(const T* state, int32_t elements) {
+  constexpr int32_t kLine = 128 / sizeof(T);
+  for (int32_t at = threadIdx.x * kLine; at < elements; at += kDecodeThreads * kLine) fetch_line(state + at);
+}
+
 }  // namespace graft::gpu

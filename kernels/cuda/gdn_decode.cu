@@ -40,12 +40,13 @@ template <class T>
 struct Work {
   const GdnStep& step;
   GdnShape shape;
-  GdnHead<T> head;
+  float* slot;
   Places at;
   float* memory;
   int32_t j, h, s, pieces, slices;
-  int64_t begin;
+  int32_t begin;
 
+  __device__ GdnHead<T> head() const { return head_of<T>(shape, slot, j); }
   __device__ bool writes_keys() const { return j % shape.group() == 0; }
 
   __device__ int32_t piece(int32_t unit) const { return unit / slices * kPiece; }
@@ -72,7 +73,7 @@ __device__ void take_row(const Work<T>& work, int32_t i, int32_t r) {
   }
   if (threadIdx.x == blockDim.x - 1) {
     const float g = work.step.log_decay(work.begin + i, work.j);
-    memory[work.at.b + r] = r == 0 ? g : (i == 0 ? work.head.b : memory + work.at.b)[r - 1] + g;
+    memory[work.at.b + r] = r == 0 ? g : (i == 0 ? work.head().b : memory + work.at.b)[r - 1] + g;
     memory[work.at.small] = work.step.strength(work.begin + i, work.j);
   }
 }
@@ -103,7 +104,7 @@ __device__ void normalise(const Work<T>& work, int32_t r) {
         x[e] = widen(key);
         memory[work.at.k + c + e] = x[e];
         kept_key[c + e] = key;
-        if (work.writes_keys()) work.head.keys[r * Dk + c + e] = key;
+        if (work.writes_keys()) work.head().keys[r * Dk + c + e] = key;
       }
     }
     const Split pair = split(x[0], x[1]);
@@ -181,7 +182,7 @@ __device__ void solve_column(const Work<T>& work, int32_t r, int32_t column) {
   }
   const T u = narrow<T>(mul(memory[work.at.small], w));
   row_at<T>(work.memory + work.at.u, Dv, r)[column] = u;
-  work.head.u[static_cast<int64_t>(r) * Dv + column] = u;
+  work.head().u[static_cast<int64_t>(r) * Dv + column] = u;
   work.memory[work.at.o + column] = fmaf(weights[kRowsOfBlock + r], widen(u), o);
 }
 
@@ -210,7 +211,7 @@ __device__ void advance_pieces(const Work<T>& work) {
 #pragma unroll 1
     for (int32_t step = 0; step < kSteps; step++) {
       Tile<T, 1> tile;  // a step at a time takes few registers
-      load_tile(tile, work.head.state, Dk, Dv, c0 + 16 * step, first, false);
+      load_tile(tile, work.head().state, Dk, Dv, c0 + 16 * step, first, false);
 #pragma unroll
       for (int32_t half = 0; half < 2; half++) {
         const int32_t c = c0 + 16 * step + 8 * half + place.g;
@@ -222,7 +223,7 @@ __device__ void advance_pieces(const Work<T>& work) {
         const uint32_t high[2] = {pairs[0].high, pairs[1].high}, low[2] = {pairs[0].low, pairs[1].low};
         advance_tile<sizeof(T) == 2, false>(tile, 0, half, rows, high, low, [&](int32_t) { return decay; });
       }
-      store_tile(work.head.state, tile, Dk, Dv, c0 + 16 * step, first);
+      store_tile(work.head().state, tile, Dk, Dv, c0 + 16 * step, first);
     }
   }
 }
@@ -259,13 +260,14 @@ __global__ void __launch_bounds__(kDecodeThreads, 2) decode_gdn(GdnStep step) {
   const Sequences& sequences = step.sequences;
   const int32_t j = blockIdx.x, s = blockIdx.y, h = j / shape.group(), Dk = shape.Dk, Dv = shape.Dv;
   const int32_t warp = threadIdx.x / kWarp;
+  if (gridDim.y <= kFetchedSequences) fetch_state(head_of<T>(shape, sequences.slot(s), j).state, Dk * Dv);
   depend_wait();
   const int32_t begin = sequences.seq_start[s], count = sequences.seq_start[s + 1] - begin;
   if (count <= 0) return;
   const int32_t start = sequences.start_pos[s], known = start % kRowsOfBlock;
   const Work<T> work{step,
                      shape,
-                     head_of<T>(shape, sequences.slot(s), j),
+                     sequences.slot(s),
                      places_of<T>(shape),
                      shared<float>(),
                      j,
@@ -283,12 +285,13 @@ __global__ void __launch_bounds__(kDecodeThreads, 2) decode_gdn(GdnStep step) {
 #pragma unroll
     for (int32_t n = 0; n < Ahead; n++) {
       const int32_t unit = warp + n * kDecodeWarps;
-      if (unit < work.units()) load_tile(tiles[n], work.head.state, Dk, Dv, work.piece(unit), work.column(unit), fresh);
+      if (unit < work.units())
+        load_tile(tiles[n], work.head().state, Dk, Dv, work.piece(unit), work.column(unit), fresh);
     }
     if (i == 0) {
-      copy_rows(memory + work.at.keys, work.head.keys, Dk, known);
-      copy_rows(memory + work.at.u, work.head.u, Dv, known);
-      for (int32_t at = threadIdx.x; at < known; at += blockDim.x) memory[work.at.b + at] = work.head.b[at];
+      copy_rows(memory + work.at.keys, work.head().keys, Dk, known);
+      copy_rows(memory + work.at.u, work.head().u, Dv, known);
+      for (int32_t at = threadIdx.x; at < known; at += blockDim.x) memory[work.at.b + at] = work.head().b[at];
       copy_commit();
       depend_launch();
     }
@@ -304,8 +307,8 @@ __global__ void __launch_bounds__(kDecodeThreads, 2) decode_gdn(GdnStep step) {
       for (int32_t n = 0; n < Ahead; n++) {
         const int32_t unit = first + warp + n * kDecodeWarps;
         if (unit >= work.units()) continue;
-        if (first > 0) load_tile(tiles[n], work.head.state, Dk, Dv, work.piece(unit), work.column(unit), fresh);
-        if (fresh) store_tile(work.head.state, tiles[n], Dk, Dv, work.piece(unit), work.column(unit));
+        if (first > 0) load_tile(tiles[n], work.head().state, Dk, Dv, work.piece(unit), work.column(unit), fresh);
+        if (fresh) store_tile(work.head().state, tiles[n], Dk, Dv, work.piece(unit), work.column(unit));
         read_piece(work, tiles[n], unit);
       }
     }
@@ -313,7 +316,7 @@ __global__ void __launch_bounds__(kDecodeThreads, 2) decode_gdn(GdnStep step) {
     if (warp == 0) weigh_rows(work, r);
     __syncthreads();
     for (int32_t column = threadIdx.x; column < Dv; column += blockDim.x) solve_column(work, r, column);
-    if (threadIdx.x == 0) work.head.b[r] = memory[work.at.b + r];
+    if (threadIdx.x == 0) work.head().b[r] = memory[work.at.b + r];
     __syncthreads();
     const float factor = rms_factor(warp_squares(memory + work.at.o, Dv), Dv, step.layer.norm_eps);
     const int64_t out = (static_cast<int64_t>(begin + i) * shape.Hv + j) * Dv;

@@ -189,12 +189,13 @@ struct Scan {
   const GdnStep& step;
   const Prepared& prepared;
   ScanMemory& memory;
-  int32_t s, j, h, first_column, begin, count, start, pieces;
-  int64_t first_block;
+  int32_t s, j, h, first_column, begin, count, start, pieces, first;  // first: its first block of the call's
 
   // Made anew where they are used: they would hold registers throughout.
   __device__ GdnHead<T> head() const { return head_of<T>(step.shape, step.sequences.slot(s), j); }
   __device__ StepConv v() const { return step.v_conv(s, begin); }
+  /// Block i of the sequence among those of the call.
+  __device__ int64_t block(int32_t i) const { return first + i; }
   __device__ BlockRows rows(int32_t i) const { return rows_of_block(start, count, i); }
   __device__ float* read(int32_t which, int32_t piece, int32_t row) const {
     return memory.reads[0][0][0] + ((which * pieces + piece) * kRows + row) * kReadStride;
@@ -244,7 +245,7 @@ constexpr int32_t kEach = kSquare / kWarp;
 /// Products of a block, a lane's share of them.
 template <class T>
 __device__ void load_products(const Scan<T>& scan, int32_t i, float (&products)[2][kEach]) {
-  const float* from = scan.prepared.product(scan.step.shape, scan.first_block + i, scan.h) + threadIdx.x % kWarp;
+  const float* from = scan.prepared.product(scan.step.shape, scan.block(i), scan.h) + threadIdx.x % kWarp;
 #pragma unroll
   for (int32_t n = 0; n < kEach; n++) {
     products[0][n] = from[n * kWarp];
@@ -266,7 +267,7 @@ __device__ void write_weights(const Scan<T>& scan, int32_t i, const float (&prod
 
 template <class T>
 __device__ void load_array(const Scan<T>& scan, int32_t i, int32_t array, int32_t piece, uint4 (&to)[kSteps]) {
-  load_operands(scan.prepared.operand(scan.step.shape, scan.first_block + i, scan.h, array), piece, to);
+  load_operands(scan.prepared.operand(scan.step.shape, scan.block(i), scan.h, array), piece, to);
 }
 
 /// u of block i, a lane a column.
@@ -378,10 +379,90 @@ __device__ void leave(const Scan<T>& scan, int32_t last) {
   if (scan.j == 0 && threadIdx.x == 0) move_position(scan.step.sequences, scan.s);
 }
 
+// Solver and pieces go over the blocks each in a loop of its own, so that neither holds registers for the other; both
+// meet at the same barriers: v and S0 are there, the first v is convolved, and of each block: keys have read, u is
+// there.
+
+/// The warp that solves.
+template <class T>
+__device__ void solve_blocks(const Scan<T>& scan, int32_t total) {
+  float products[2][kEach];
+  load_products(scan, 0, products);
+  write_gates(scan, 0, load_gates(scan, 0));
+  __syncwarp();
+  write_weights(scan, 0, products);
+  Ahead ahead = load_gates(scan, 1);
+  copy_wait<1>();
+  __syncthreads();
+  __syncthreads();
+  for (int32_t i = 0; i < total; i++) {
+    const bool more = i + 1 < total;
+    fetch_rows(scan, i + 2);
+    copy_commit();
+    if (more) {
+      load_products(scan, i + 1, products);
+      write_gates(scan, i + 1, ahead);
+      ahead = load_gates(scan, i + 2);
+    }
+    copy_wait<1>();
+    __syncthreads();
+    solve(scan, i);
+    __syncthreads();
+    if (more) write_weights(scan, i + 1, products);
+  }
+}
+
+/// A warp that has a piece of S0.
+template <class T>
+__device__ void read_blocks(const Scan<T>& scan, int32_t total, int32_t warp) {
+  constexpr bool kExact = sizeof(T) == 2;
+  const int32_t c0 = warp * kPiece, Dk = scan.step.shape.Dk, Dv = scan.step.shape.Dv;
+  Tile<T> tile;
+  TileOperand operand[kSteps];
+  uint4 keys[kSteps], keys_low[kSteps] = {}, queries[kSteps], queries_low[kSteps];
+  load_tile(tile, scan.head().state, Dk, Dv, c0, scan.first_column, scan.start == 0);
+  const auto load_keys = [&](int32_t i) {
+    load_array(scan, i, 0, warp, keys);
+    if constexpr (!kExact) load_array(scan, i, 1, warp, keys_low);
+  };
+  const auto load_queries = [&](int32_t i) {
+    load_array(scan, i, 2, warp, queries);
+    load_array(scan, i, 3, warp, queries_low);
+  };
+  load_keys(0);
+  load_queries(0);
+  operands_of(operand, tile);
+  copy_wait<1>();
+  __syncthreads();
+  convolve_rows<float>(scan, 0, warp);
+  __syncthreads();
+  for (int32_t i = 0; i < total; i++) {
+    const bool more = i + 1 < total;
+    fetch_rows(scan, i + 2);
+    copy_commit();
+    read_rows<T, kExact>(scan.read(0, warp, 0), operand, keys, keys_low);
+    copy_wait<1>();
+    __syncthreads();
+    read_rows<T, false>(scan.read(1, warp, 0), operand, queries, queries_low);
+    if (more) {
+      load_queries(i + 1);
+      convolve_rows<float>(scan, i + 1, warp);
+    }
+    __syncthreads();
+    if (scan.rows(i).to == kRows) {
+      advance_piece(scan, i, tile, keys, keys_low);
+      operands_of(operand, tile);
+    }
+    if (more) load_keys(i + 1);
+    write_outputs(scan, i, warp);
+  }
+  if (scan.start == 0 || total > 1 || scan.rows(0).to == kRows)
+    store_tile(scan.head().state, tile, Dk, Dv, c0, scan.first_column);
+}
+
 /// grid: slices of 32 columns, value heads, sequences; at most Threads threads
 template <class T, int32_t Threads>
 __global__ void __launch_bounds__(Threads, Threads <= kFewThreads ? 2 : 1) scan_gdn(GdnStep step, Prepared prepared) {
-  constexpr bool kExact = sizeof(T) == 2;
   const GdnShape& shape = step.shape;
   const Sequences& sequences = step.sequences;
   const int32_t j = blockIdx.y, s = blockIdx.z, begin = sequences.seq_start[s],
@@ -400,14 +481,7 @@ __global__ void __launch_bounds__(Threads, Threads <= kFewThreads ? 2 : 1) scan_
                      start,
                      blocks(shape.Dk, kPiece),
                      first_block(begin, s)};
-  const int32_t total = blocks(start % kRows + count, kRows), pieces = scan.pieces, c0 = warp * kPiece;
-  const bool solver = warp == pieces;
-  Tile<T> tile;
-  TileOperand operand[kSteps];
-  uint4 keys[kSteps] = {}, keys_low[kSteps] = {}, queries[kSteps] = {}, queries_low[kSteps] = {};
-  float products[2][kEach] = {};
-  Ahead ahead{0, 0};
-
+  const int32_t total = blocks(start % kRows + count, kRows);
   fetch_window(scan);
   for (int32_t i = 0; i < 2; i++) {
     fetch_rows(scan, i);
@@ -418,73 +492,12 @@ __global__ void __launch_bounds__(Threads, Threads <= kFewThreads ? 2 : 1) scan_
     if (t < start % kRows && column < shape.Dv)
       scan.memory.u[t][at % kPiece] = widen(scan.head().u[static_cast<int64_t>(t) * shape.Dv + column]);
   }
-  if (solver) {
-    load_products(scan, 0, products);
-    write_gates(scan, 0, load_gates(scan, 0));
-    __syncwarp();
-    write_weights(scan, 0, products);
-    if (total > 1) ahead = load_gates(scan, 1);
-  } else {
-    load_tile(tile, scan.head().state, shape.Dk, shape.Dv, c0, scan.first_column, start == 0);
-    load_array(scan, 0, 0, warp, keys);
-    load_array(scan, 0, 2, warp, queries);
-    load_array(scan, 0, 3, warp, queries_low);
-    if constexpr (!kExact) load_array(scan, 0, 1, warp, keys_low);
-    operands_of(operand, tile);
-  }
-  copy_wait<1>();
-  __syncthreads();
-  if (!solver) convolve_rows<float>(scan, 0, warp);
-  __syncthreads();
-
-  for (int32_t i = 0; i < total; i++) {
-    const bool more = i + 1 < total, full = scan.rows(i).to == kRows;
-    uint4 next[kSteps] = {}, next_low[kSteps] = {};
-    fetch_rows(scan, i + 2);
-    copy_commit();
-    if (solver) {
-      if (more) {
-        load_products(scan, i + 1, products);
-        write_gates(scan, i + 1, ahead);
-        ahead = load_gates(scan, i + 2);
-      }
-    } else {
-      read_rows<T, kExact>(scan.read(0, warp, 0), operand, keys, keys_low);
-    }
-    copy_wait<1>();
-    __syncthreads();
-    if (solver) {
-      solve(scan, i);
-    } else {
-      read_rows<T, false>(scan.read(1, warp, 0), operand, queries, queries_low);
-      if (more) {
-        load_array(scan, i + 1, 0, warp, next);
-        if constexpr (!kExact) load_array(scan, i + 1, 1, warp, next_low);
-        load_array(scan, i + 1, 2, warp, queries);
-        load_array(scan, i + 1, 3, warp, queries_low);
-        convolve_rows<float>(scan, i + 1, warp);
-      }
-    }
-    __syncthreads();
-    if (solver) {
-      if (more) write_weights(scan, i + 1, products);
-    } else {
-      write_outputs(scan, i, warp);
-      if (full) {
-        advance_piece(scan, i, tile, keys, keys_low);
-        operands_of(operand, tile);
-      }
-#pragma unroll
-      for (int32_t step = 0; step < kSteps; step++) {
-        keys[step] = next[step];
-        keys_low[step] = next_low[step];
-      }
-    }
-  }
+  if (warp == scan.pieces)
+    solve_blocks(scan, total);
+  else
+    read_blocks(scan, total, warp);
   copy_wait<0>();
   __syncthreads();
-  if (!solver && (start == 0 || total > 1 || scan.rows(0).to == kRows))
-    store_tile(scan.head().state, tile, shape.Dk, shape.Dv, c0, scan.first_column);
   leave(scan, total - 1);
 }
 

@@ -247,6 +247,7 @@ __global__ void __launch_bounds__(kDecodeThreads, 2) decode_gla(GlaStep step) {
   }
   const Sequences& sequences = step.sequences;
   const int32_t h = blockIdx.x, s = blockIdx.y, Dk = shape.Dk, Dv = shape.Dv, warp = threadIdx.x / kWarp;
+  if (gridDim.y <= kFetchedSequences) fetch_state(head_of<T>(shape, sequences.slot(s), h).state, Dk * Dv);
   depend_wait();
   const int32_t begin = sequences.seq_start[s], count = sequences.seq_start[s + 1] - begin;
   if (count <= 0) return;
