@@ -188,7 +188,9 @@ __device__ void solve_column(const Work<T>& work, int32_t r, int32_t column) {
 
 /// Row 15 is there: S0 moves to the next block.
 template <class T>
-__device__ void advance_pieces(const Work<T>& work) {
+__device__ void advance_pieces(Work<T> work) {
+  forget(work.slot);
+  forget(work.j);
   const int32_t Dk = work.shape.Dk, Dv = work.shape.Dv;
   const float* b = work.memory + work.at.b;
   const float last = b[kRowsOfBlock - 1], decay = expf(last);

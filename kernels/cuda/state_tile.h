@@ -19,6 +19,19 @@ __device__ __forceinline__ float mul(float x, float y) {
 #endif
 }
 
+/// What was computed from x before is computed anew after: a part that runs seldom holds no registers in between.
+template <class X>
+__device__ __forceinline__ void forget(X& x) {
+#if defined(GRAFT_SIMT)
+  (void)x;
+#else
+  if constexpr (sizeof(X) == 8)
+    asm volatile("" : "+l"(x));
+  else
+    asm volatile("" : "+r"(x));
+#endif
+}
+
 /// Two numbers as pairs of bfloat16: high + low.
 struct Split {
   uint32_t high, low;

@@ -205,7 +205,7 @@ export const largeLinearCases: readonly SelftestCase[] = (["f32", "bf16"] as con
       [300, 1, 65, 128],
       [1, 1, 1, 1],
     ];
-    return linear({ variant, sizes: heads, dtype, convs: true, block: 32 }, prompts);
+    return linear({ variant, sizes: heads, dtype, convs: true, block: 16 }, prompts);
   }),
 );
 
