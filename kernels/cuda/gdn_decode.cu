@@ -250,10 +250,19 @@ __device__ void advance_windows(const Work<T>& work, int32_t count) {
   }
 }
 
+/// Of one multiprocessor, which decides the registers of each: for 8.0 unknown sizes take a few more than half.
+constexpr int32_t resident_blocks([[maybe_unused]] bool known) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+  return known ? 2 : 1;
+#else
+  return 2;
+#endif
+}
+
 /// grid: value heads, sequences. Dk_ and Dv_: a head's sizes where they are known, else 0. Every warp has `Ahead`
 /// pieces under way at once.
 template <class T, int32_t Dk_, int32_t Dv_, int32_t Ahead>
-__global__ void __launch_bounds__(kDecodeThreads, 2) decode_gdn(GdnStep step) {
+__global__ void __launch_bounds__(kDecodeThreads, resident_blocks(Dk_ > 0)) decode_gdn(GdnStep step) {
   GdnShape shape = step.shape;
   if constexpr (Dk_ > 0) {
     shape.Dk = Dk_;

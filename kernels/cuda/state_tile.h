@@ -22,13 +22,13 @@ __device__ __forceinline__ float mul(float x, float y) {
 /// What was computed from x before is computed anew after: a part that runs seldom holds no registers in between.
 template <class X>
 __device__ __forceinline__ void forget(X& x) {
-#if defined(GRAFT_SIMT)
-  (void)x;
-#else
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900  // for 8.0 the compiler does better without
   if constexpr (sizeof(X) == 8)
     asm volatile("" : "+l"(x));
   else
     asm volatile("" : "+r"(x));
+#else
+  (void)x;
 #endif
 }
 
