@@ -359,6 +359,11 @@ int32_t run(const GdnStep& step) {
 
 }  // namespace
 
+size_t gdn_decode_bytes(const GdnStep& step) {
+  const bool half = step.layer.state_dtype == GRAFT_BF16;
+  return (half ? places_of<bf16_bits>(step.shape) : places_of<float>(step.shape)).floats * sizeof(float);
+}
+
 int32_t gdn_decode(const GdnStep& step) {
   GdnStep counted = step;
   counted.readers = counters(static_cast<uint64_t>(step.sequences.S) * step.shape.Hk);

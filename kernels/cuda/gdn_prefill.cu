@@ -532,6 +532,10 @@ int32_t run(const GdnStep& step) {
 
 }  // namespace
 
+size_t gdn_prefill_bytes(const GdnStep& step) {
+  return max(prepare_layout(step.shape).floats() * sizeof(float), scan_bytes(blocks(step.shape.Dk, kPiece)));
+}
+
 int32_t gdn_prefill(const GdnStep& step) {
   return step.layer.state_dtype == GRAFT_BF16 ? run<bf16_bits>(step) : run<float>(step);
 }

@@ -1,5 +1,7 @@
-// graft_gdn_step: which kernels take a call. Blocks of other than 16 rows go through the single ops.
+// graft_gdn_step: which kernels take a call. Blocks of other than 16 rows, and heads beyond the
+// device's shared memory, go through the single ops.
 #include "../composed/gdn_step.h"
+#include "arrivals.h"
 #include "gdn_step.h"
 
 namespace graft::gpu {
@@ -15,6 +17,12 @@ int32_t check_step(const GdnStep& step) {
   return check_convs("gdn_step", layer.q_conv, layer.k_conv, layer.v_conv, step.kernels, step.conv_state, layer.W);
 }
 
+/// Whether a multiprocessor has memory for blocks of these sizes; the system takes 1 KiB of each.
+bool fits(const GdnStep& step) {
+  const size_t bytes = std::max(gdn_decode_bytes(step), gdn_prefill_bytes(step));
+  return bytes + 1024 <= static_cast<size_t>(shared_bytes_of_multiprocessor());
+}
+
 }  // namespace
 }  // namespace graft::gpu
 
@@ -27,9 +35,6 @@ extern "C" int32_t graft_gdn_step(float* y, float* state, float* conv_state, con
   GRAFT_CHECK(y && layer_host && q && k && v && za && zb, "gdn_step: a pointer is null");
   const graft_gdn_layer& l = *layer_host;
   if (S == 0 || N == 0) return GRAFT_OK;
-  if (l.block != kRowsOfBlock)
-    return graft::compose_gdn_step(y, state, conv_state, layer_host, q, k, v, kernels, za, zb, gate, slots, seq_start,
-                                   start_pos, S, N, state_stride);
   const GdnStep step{{state, slots, seq_start, start_pos, S, N, l.block, state_stride, report()},
                      {l.Hk, l.Hv, l.Dk, l.Dv, l.block},
                      l,
@@ -44,5 +49,8 @@ extern "C" int32_t graft_gdn_step(float* y, float* state, float* conv_state, con
                      gate,
                      nullptr};
   GRAFT_TRY(check_step(step));
+  if (l.block != kRowsOfBlock || !fits(step))
+    return graft::compose_gdn_step(y, state, conv_state, layer_host, q, k, v, kernels, za, zb, gate, slots, seq_start,
+                                   start_pos, S, N, state_stride);
   return N == S ? gdn_decode(step) : gdn_prefill(step);
 }

@@ -60,5 +60,8 @@ struct GdnStep {
 int32_t gdn_decode(const GdnStep& step);
 /// Any rows.
 int32_t gdn_prefill(const GdnStep& step);
+/// Shared memory of a block of threads at most, in either.
+size_t gdn_decode_bytes(const GdnStep& step);
+size_t gdn_prefill_bytes(const GdnStep& step);
 
 }  // namespace graft::gpu

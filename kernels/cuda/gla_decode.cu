@@ -326,6 +326,11 @@ int32_t run(const GlaStep& step) {
 
 }  // namespace
 
+size_t gla_decode_bytes(const GlaStep& step) {
+  const bool half = step.layer.state_dtype == GRAFT_BF16;
+  return (half ? places_of<bf16_bits>(step.shape) : places_of<float>(step.shape)).floats * sizeof(float);
+}
+
 int32_t gla_decode(const GlaStep& step) {
   return step.layer.state_dtype == GRAFT_BF16 ? run<bf16_bits>(step) : run<float>(step);
 }

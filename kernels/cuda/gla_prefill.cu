@@ -358,6 +358,10 @@ int32_t run(const GlaStep& step) {
 
 }  // namespace
 
+size_t gla_prefill_bytes(const GlaStep& step) {
+  return max(prepare_layout(step.shape).floats() * sizeof(float), scan_bytes(step.shape));
+}
+
 int32_t gla_prefill(const GlaStep& step) {
   return step.layer.state_dtype == GRAFT_BF16 ? run<bf16_bits>(step) : run<float>(step);
 }

@@ -1,12 +1,11 @@
-// graft_gla_step: which kernels take a call. Blocks of other than 16 rows, and more query heads over one key/value head
-// than a block of threads has memory for, go through the single ops.
+// graft_gla_step: which kernels take a call. Blocks of other than 16 rows, and heads beyond the
+// device's shared memory, go through the single ops.
 #include "../composed/gla_step.h"
+#include "arrivals.h"
 #include "gla_step.h"
 
 namespace graft::gpu {
 namespace {
-
-constexpr int32_t kMostGroup = 16;
 
 int32_t check_step(const GlaStep& step) {
   const graft_gla_layer& layer = step.layer;
@@ -17,6 +16,12 @@ int32_t check_step(const GlaStep& step) {
   const double floats = layer.state_dtype == GRAFT_BF16 ? shape.slot_floats<bf16_bits>() : shape.slot_floats<float>();
   GRAFT_TRY(check_call("gla_step", step.sequences, floats, layer.state_dtype));
   return check_convs("gla_step", layer.q_conv, layer.k_conv, layer.v_conv, nullptr, step.conv_state, layer.W);
+}
+
+/// Whether a multiprocessor has memory for blocks of these sizes; the system takes 1 KiB of each.
+bool fits(const GlaStep& step) {
+  const size_t bytes = std::max(gla_decode_bytes(step), gla_prefill_bytes(step));
+  return bytes + 1024 <= static_cast<size_t>(shared_bytes_of_multiprocessor());
 }
 
 }  // namespace
@@ -31,9 +36,6 @@ extern "C" int32_t graft_gla_step(float* y, float* state, float* conv_state, con
   GRAFT_CHECK(y && layer_host && q && k && v && z, "gla_step: a pointer is null");
   const graft_gla_layer& l = *layer_host;
   if (S == 0 || N == 0) return GRAFT_OK;
-  if (l.block != kRowsOfBlock || l.Hq > kMostGroup * l.Hkv)
-    return graft::compose_gla_step(y, state, conv_state, layer_host, q, k, v, z, gate, slots, seq_start, start_pos, S,
-                                   N, state_stride);
   const GlaStep step{{state, slots, seq_start, start_pos, S, N, l.block, state_stride, report()},
                      {l.Hq, l.Hkv, l.Dk, l.Dv, l.block},
                      l,
@@ -45,5 +47,8 @@ extern "C" int32_t graft_gla_step(float* y, float* state, float* conv_state, con
                      z,
                      gate};
   GRAFT_TRY(check_step(step));
+  if (l.block != kRowsOfBlock || !fits(step))
+    return graft::compose_gla_step(y, state, conv_state, layer_host, q, k, v, z, gate, slots, seq_start, start_pos, S,
+                                   N, state_stride);
   return N == S ? gla_decode(step) : gla_prefill(step);
 }

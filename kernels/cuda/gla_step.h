@@ -47,6 +47,9 @@ struct GlaStep {
 int32_t gla_decode(const GlaStep& step);
 /// Any rows.
 int32_t gla_prefill(const GlaStep& step);
+/// Shared memory of a block of threads at most, in either.
+size_t gla_decode_bytes(const GlaStep& step);
+size_t gla_prefill_bytes(const GlaStep& step);
 
 /// sum += x[c] (k[c] e^{b[c] - before[c]}) over 16 channels or to the end, for several rows x: a part of P.
 template <int32_t Rows>

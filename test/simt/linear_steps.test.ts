@@ -64,3 +64,22 @@ describe.each(cases)("%s", (_, shape) => {
     },
   );
 });
+
+test("an empty sequence beside one of two rows, and more query heads than shared memory has room for", async () => {
+  const ops = await opsOf("simt");
+  for (const shape of [cases[1]![1], cases[8]![1]]) {
+    const c: StepCase = { ...shape, lengths: [9, 4], stateDtype: "f32" };
+    const plan: Plan = [
+      [{ seq: 0, count: 9 }],
+      [
+        { seq: 0, count: 0 },
+        { seq: 1, count: 2 },
+      ],
+      [{ seq: 1, count: 2 }],
+    ];
+    expectSameBits(step(ops, c, plan).y, step(ops, c, together(planned(c), 9)).y, shape.variant);
+  }
+  const many: StepCase = { ...gla(sizes(40, 1, 1, 128, 256), [3]), stateDtype: "f32" };
+  const whole = together(planned(many), 3);
+  expectClose(step(ops, many, whole).y, step(await opsOf("reference"), many, whole).y, 3e-5, "40 query heads");
+});
