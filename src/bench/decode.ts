@@ -68,6 +68,9 @@ const SHORTEST_LIMIT = 0.1;
 /** The short sequences whose tokens are compared where those measured cannot be: beyond a page and several blocks. */
 const SHORT = { context: 45, tokens: 20, batch: 3, repeats: 1, chunk: 64 };
 
+/** Tokens that checkDecode() needs positions for. */
+export const CHECKED_TOKENS = decodeSizes({ ...SHORT, prompts: "computed" } as DecodeCase).maxTokens;
+
 /**
  * Compares short sequences of a hybrid with a forward pass, for cases whose context is not computed; answers how many.
  * @throws KernelError if a token is not the one that the pass finds; RequestError, CapacityError as withEngine()

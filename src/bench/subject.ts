@@ -145,7 +145,7 @@ export function withEngine<T>(
 }
 
 /**
- * The most sequences, up to `most`, whose engine fits into the memory that is free.
+ * The most sequences, up to `most`, whose engine fits into the memory that is free and the model's positions.
  * @throws RequestError for a context beyond the model's, CapacityError where not even one fits
  */
 export function fittingBatch(
@@ -156,7 +156,9 @@ export function fittingBatch(
 ): number {
   requirePositions(subject, sizesFor(1).maxTokens);
   const available = freeBytes(subject.ops);
-  const fits = (batch: number) => engineNeeds(subject, mask, sizesFor(batch)).total <= available;
+  const fits = (batch: number) =>
+    sizesFor(batch).maxTokens <= subject.model.config.maxPositions &&
+    engineNeeds(subject, mask, sizesFor(batch)).total <= available;
   if (!fits(1)) requireMemory(subject, sizesFor(1), engineNeeds(subject, mask, sizesFor(1)));
   let [low, high] = [1, Math.min(most, MOST_SEQUENCES)];
   while (low < high) {

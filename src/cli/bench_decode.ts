@@ -2,6 +2,7 @@
 // measuring is in src/bench.
 import { type Bandwidth, bandwidthOf } from "../bench/bandwidth.ts";
 import {
+  CHECKED_TOKENS,
   checkDecode,
   type DecodeCase,
   type DecodeFigure,
@@ -104,20 +105,7 @@ the same head layout has the reference's log-probabilities. Weights come from me
   },
   async ({ flags, positionals }) => {
     const [contexts, batches] = [countsIn("contexts", flags.contexts), batchesIn(flags.batch)];
-    const largest = batches.reduce<number>((most, batch) => Math.max(most, batch === "max" ? 1 : batch), 1);
-    const sizing = {
-      ...stepsOf(flags),
-      context: Math.max(...contexts),
-      batch: largest,
-      kvDtype: "f32",
-      stateDtype: "f32",
-    };
-    // Whatever the device: prompts that are computed together need the most room.
-    const longest = decodeSizes({
-      ...sizing,
-      prompts: "computed",
-      mask: { name: "", layers: [] },
-    } as DecodeCase).maxTokens;
+    const longest = Math.max(CHECKED_TOKENS, longestSequence(flags, Math.max(...contexts), batches));
     const opened = await openSubject(positionals[0], flags, longest, flags["time-kernels"]);
     const { subject, masks } = opened;
     const types = cacheTypes(flags, subject.ops);
@@ -151,6 +139,13 @@ the same head layout has the reference's log-probabilities. Weights come from me
     return refusals.status(writer.rows.length);
   },
 );
+
+/** Positions that the cases need, whatever the device: prompts that are computed together need the most. */
+function longestSequence(flags: DecodeFlags, context: number, batches: readonly (number | "max")[]): number {
+  const batch = Math.max(...batches.map((wanted) => (wanted === "max" ? flags["max-batch"] : wanted)));
+  const prompts = flags.prompts === "random" ? "random" : "computed";
+  return decodeSizes({ ...stepsOf(flags), context, batch, prompts } as DecodeCase).maxTokens;
+}
 
 function stepsOf({ tokens, repeats, chunk }: DecodeFlags) {
   return { tokens, repeats, chunk: chunk ?? 512 };

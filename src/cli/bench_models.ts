@@ -101,7 +101,8 @@ export function cacheTypes(flags: ModelBenchFlags, ops: Ops): CacheTypes {
 
 /** Sequences at once; "max" stands for as many as fit. @throws UsageError */
 export function batchesIn(text: string): (number | "max")[] {
-  return text.split(",").map((part) => (part.trim() === "max" ? "max" : countsIn("batch", part)[0]!));
+  const example = "8 or max";
+  return text.split(",").map((part) => (part.trim() === "max" ? "max" : countsIn("batch", part, 1, example)[0]!));
 }
 
 /** Variants that any of these hybrids has. */
@@ -110,12 +111,12 @@ export function variantsOf(masks: readonly Mask[]): Variant[] {
 }
 
 /** Positive whole numbers with commas between. @throws UsageError */
-export function countsIn(flag: string, text: string, min = 1): number[] {
+export function countsIn(flag: string, text: string, min = 1, example = "512,2048"): number[] {
   return text.split(",").map((part) => {
     const value = /^\s*\d+\s*$/.test(part) ? Number(part) : Number.NaN;
     if (Number.isSafeInteger(value) && value >= min && value <= 2 ** 24) return value;
     throw new UsageError(
-      `Invalid value for --${flag}: "${part}", expected whole numbers of at least ${min}, e.g. 512,2048`,
+      `Invalid value for --${flag}: "${part}", expected whole numbers of at least ${min}, e.g. ${example}`,
     );
   });
 }

@@ -15,7 +15,7 @@ import { Ops } from "../ops/ops.ts";
 import { Tokenizer } from "../text/tokenizer.ts";
 import { defineCommand } from "./command.ts";
 import { DATA_DIR_FLAG, type Flags, JOB_FLAG, JSON_FLAG, type ParsedArgs, UsageError } from "./config.ts";
-import { KERNEL_FLAGS, trainingOptions } from "./kernel_flags.ts";
+import { TRAINING_FLAGS, trainingOptions } from "./kernel_flags.ts";
 import { registerModel, resolveModel } from "./model_argument.ts";
 import { runReported, type WorkContext } from "./reported.ts";
 import { formatTable } from "./table.ts";
@@ -57,7 +57,7 @@ const FLAGS = {
   seed: { type: "integer", min: 0, help: "of new weights and the order of rows", default: 1 },
   "checkpoint-every": { type: "number", min: 0.01, value: "SECONDS", help: "time between checkpoints", default: 60 },
   restart: { type: "boolean", help: "forget an earlier run with the same output" },
-  ...KERNEL_FLAGS,
+  ...TRAINING_FLAGS,
   "data-dir": DATA_DIR_FLAG,
   json: JSON_FLAG,
   job: JOB_FLAG,

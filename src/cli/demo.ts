@@ -2,6 +2,7 @@
 // two tasks, serve both hybrids beside the base. Only the summary and the questions at the end are its own.
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { Ops } from "../ops/ops.ts";
 import { writeText } from "../pretrain/model_files.ts";
 import { NO_LIMITS } from "../server/access/key_file.ts";
 import { createLog } from "../server/log.ts";
@@ -47,6 +48,8 @@ finished in the same data folder is not done again, unless --fresh.`,
     examples: ["graft demo", "graft demo --once --data-dir /tmp/graft"],
   },
   async ({ flags }) => {
+    // Converting takes minutes: a device that is not there is told before.
+    if (flags.device === "cuda") await Ops.load(kernelOptions(flags));
     const store = Store.open(flags["data-dir"]);
     try {
       const folder = extractBundledModel(store.dir.root);

@@ -23,6 +23,12 @@ export const KERNEL_FLAGS = {
   },
 } as const;
 
+/** The same for commands that train. */
+export const TRAINING_FLAGS = {
+  ...KERNEL_FLAGS,
+  device: { ...DEVICE_FLAG, help: "training computes on the processor: auto and cpu are the same, cuda is refused" },
+} as const;
+
 /** Flag of every command that loads a model to compute with. */
 export const DTYPE_FLAG = {
   type: "string",

@@ -8,7 +8,7 @@ import { PretrainCancelled, pretrain } from "../pretrain/pretrain.ts";
 import { type Recipe, tinyRecipe } from "../pretrain/recipe.ts";
 import { defineCommand } from "./command.ts";
 import { type Flags, JSON_FLAG, UsageError } from "./config.ts";
-import { KERNEL_FLAGS, trainingOptions } from "./kernel_flags.ts";
+import { TRAINING_FLAGS, trainingOptions } from "./kernel_flags.ts";
 import { TerminalReporter } from "./progress.ts";
 
 const flags = {
@@ -40,7 +40,7 @@ const flags = {
   },
   "checkpoint-every": { type: "number", min: 0.01, value: "SECONDS", help: "time between checkpoints", default: 60 },
   restart: { type: "boolean", help: "forget an earlier run with the same --out" },
-  ...KERNEL_FLAGS,
+  ...TRAINING_FLAGS,
   json: JSON_FLAG,
 } as const;
 

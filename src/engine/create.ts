@@ -125,13 +125,13 @@ function engineLimits({ config }: LoadedModel, own: readonly TokenMixer[], optio
     vocabSize: config.vocabSize,
     maxContext: Math.min(
       config.maxPositions,
-      bounded("maxContext", options.maxContext ?? config.maxPositions, 1, 2 ** 24),
+      bounded("--max-context", options.maxContext ?? config.maxPositions, 1, 2 ** 24),
     ),
     numLayers: config.numLayers,
     layerTypes: own.map((mixer) => mixer.kind),
-    maxBatchTokens: bounded("maxBatchTokens", options.maxBatchTokens ?? 512, 1, 65_536),
-    maxSequences: bounded("maxSequences", options.maxSequences ?? 64, 1, 4096),
-    maxWaiting: bounded("maxWaiting", options.maxWaiting ?? 256, 1, 1_000_000),
+    maxBatchTokens: bounded("--max-batch-tokens", options.maxBatchTokens ?? 512, 1, 65_536),
+    maxSequences: bounded("--max-sequences", options.maxSequences ?? 64, 1, 4096),
+    maxWaiting: bounded("--max-waiting", options.maxWaiting ?? 256, 1, 1_000_000),
     pageSize: bounded("pageSize", options.pageSize ?? 32, 1, 1024),
   };
 }
@@ -155,9 +155,9 @@ function memoryNeeds(
     stateBytes: 4 * sum(linear.map((mixer) => slotShape(mixer, stateDtype).floats)),
     plausibleStateBytes: plausibleStateBytes(ops, config, stateDtype),
     asked: {
-      ...(kvBytes === undefined ? {} : { kvBytes: bounded("kvBytes", kvBytes, numFull * pageBytes, 2 ** 46) }),
-      ...(stateBytes === undefined ? {} : { stateBytes: bounded("stateBytes", stateBytes, 0, 2 ** 42) }),
-      ...(poolBytes === undefined ? {} : { poolBytes: bounded("poolBytes", poolBytes, 0, 2 ** 46) }),
+      ...(kvBytes === undefined ? {} : { kvBytes: bounded("--kv-memory", kvBytes, numFull * pageBytes, 2 ** 46) }),
+      ...(stateBytes === undefined ? {} : { stateBytes: bounded("--state-memory", stateBytes, 0, 2 ** 42) }),
+      ...(poolBytes === undefined ? {} : { poolBytes: bounded("--pool-memory", poolBytes, 0, 2 ** 46) }),
     },
   };
 }
@@ -192,7 +192,7 @@ function savedSessions(
 /** Seconds as a request or a flag gives them, -1 meaning for ever. @throws RequestError */
 export function keepAliveMs(seconds: number): number {
   if (seconds === -1) return Number.POSITIVE_INFINITY;
-  return 1000 * bounded("keepAliveSeconds", seconds, 0, 2 ** 31);
+  return 1000 * bounded("--keep-alive", seconds, 0, 2 ** 31);
 }
 
 function bounded(name: string, value: number, min: number, max: number): number {

@@ -43,6 +43,17 @@ test("bench decode measures a shape with replaced layers", async () => {
   expect(status).toBe(0);
 });
 
+test("bench decode with random contexts takes those shorter than the sequences that it checks, and batches that fit the positions", async () => {
+  const few = ["--tokens", "2", "--repeats", "1", "--threads", "1", "-o", "json"];
+  const random = await bench("decode", "--shape", "tiny", "--contexts", "4", "--prompts", "random", ...few);
+  expect(JSON.parse(random.out)).toMatchObject([{ test: "tg2 @ d4", batch: 1, numChecked: 3 }]);
+  const most = await bench("decode", "--shape", "tiny", "--contexts", "400", "--batch", "max", "--chunk", "64", ...few);
+  const [row] = JSON.parse(most.out) as { batch: number; numChecked: number }[];
+  expect(row!.batch).toBeGreaterThan(1);
+  expect(row!.batch).toBeLessThan(16);
+  expect(row!.numChecked).toBe(row!.batch);
+});
+
 test("bench prefill measures a folder in a table", async () => {
   const { status, out } = await bench("prefill", join(root, "models", "tiny"), ...short, "--kv-dtype", "bf16");
   const lines = out.trimEnd().split("\n");
@@ -58,6 +69,7 @@ test.each([
   [["decode", "--shape", "tiny", "--variant", "gla"], "add --replaced"],
   [["decode", "--shape", "tiny", "--replaced", "11"], 'Invalid value for --replaced: "11", the model has 10 layers'],
   [["decode", "--shape", "tiny", "--contexts", "12,x"], 'Invalid value for --contexts: "x"'],
+  [["decode", "--shape", "tiny", "--batch", "two"], "e.g. 8 or max"],
   [["prefill", "--shape", "tiny", "--batch", "0"], 'Invalid value for --batch: "0"'],
   [["prefill", "--shape", "tinny"], 'Invalid value for --shape: "tinny" (did you mean "tiny"?)'],
 ])("bench %p is refused", async (args, message) => {

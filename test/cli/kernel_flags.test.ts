@@ -1,6 +1,9 @@
 // --device and its twin: what the kernels' options and the words of a job's process come to, and that training refuses a
 // device in one line.
 import { expect, test } from "bun:test";
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { parseCommand } from "../../src/cli/config.ts";
 import { KERNEL_FLAGS, kernelOptions, kernelUse, kernelWords, trainingOptions } from "../../src/cli/kernel_flags.ts";
 import { startCli } from "../support/cli.ts";
@@ -49,4 +52,14 @@ test("convert and pretrain with --device cuda end with one line before anything 
     expect(stderr).toMatch(/^error: Cannot use --device cuda: training runs on the processor only; [^\n]+\n$/);
     expect(status).toBe(1);
   }
+});
+
+test("demo with --device cuda asks for the device before it converts anything", async () => {
+  const home = mkdtempSync(join(tmpdir(), "graft-demo-"));
+  const words = ["demo", "--once", "--device", "cuda", "--isa", "avx2", "--data-dir", home];
+  const { status, stdout, stderr } = await startCli(words).finished;
+  expect({ status, stdout }).toEqual({ status: 1, stdout: "" });
+  expect(stderr).toMatch(/^error: Cannot use --isa avx2 with --device cuda: [^\n]+\n$/);
+  expect(readdirSync(home)).toEqual([]);
+  rmSync(home, { recursive: true });
 });
