@@ -118,10 +118,12 @@ export function loadModel(ops: Ops, directory: string, options: LoadOptions = {}
     const config = withContext(full, options.maxContext);
     const family = familyOf(config);
     const weights = new WeightLoader(ops, tensors, options.dtype);
-    const backbone = family.load(weights, config);
-    const mixers = config.linearLayers.map((shape, i) =>
-      shape ? createLinearMixer(weights.scope(family.layerPrefix(i) + LINEAR_PREFIX), shape) : null,
-    );
+    const { backbone, mixers } = ops.allOrNothing(() => ({
+      backbone: family.load(weights, config),
+      mixers: config.linearLayers.map((shape, i) =>
+        shape ? createLinearMixer(weights.scope(family.layerPrefix(i) + LINEAR_PREFIX), shape) : null,
+      ),
+    }));
     return {
       directory,
       config,

@@ -163,7 +163,9 @@ function openChecked(directory: string) {
 export function loadPool(ops: Ops, directory: string, options: { readonly dtype?: WeightDType } = {}): LinearPool {
   return withPool(directory, ({ shape, numLayers, backbone }, tensors) => {
     const weights = new WeightLoader(ops, tensors, options.dtype);
-    const mixers = Array.from({ length: numLayers }, (_, i) => createLinearMixer(weights.scope(`linear.${i}.`), shape));
+    const mixers = ops.allOrNothing(() =>
+      Array.from({ length: numLayers }, (_, i) => createLinearMixer(weights.scope(`linear.${i}.`), shape)),
+    );
     const free = () => {
       for (const mixer of mixers) mixer.free();
     };

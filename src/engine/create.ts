@@ -6,7 +6,7 @@ import type { LoadedModel } from "../../models/model.ts";
 import { RequestError } from "../errors.ts";
 import type { Ops, StateDtype } from "../ops/ops.ts";
 import type { ConstraintFactory } from "./constraint.ts";
-import { type DeviceAtStart, growToLargestSteps, measureRoom } from "./device_room.ts";
+import { type DeviceAtStart, growToLargestSteps, measureRoom, weightBytes } from "./device_room.ts";
 import { Engine, type EngineParts } from "./engine.ts";
 import { slotShape } from "./hybrid.ts";
 import { HybridRegistry } from "./hybrid_registry.ts";
@@ -40,6 +40,10 @@ export function createEngine(
   options: EngineOptions = {},
   hooks: EngineHooks = {},
 ): Engine {
+  return ops.allOrNothing(() => assemble(ops, model, options, hooks));
+}
+
+function assemble(ops: Ops, model: LoadedModel, options: EngineOptions, hooks: EngineHooks): Engine {
   const { config } = model;
   const own: TokenMixer[] = model.mixers.map((mixer, i) => mixer ?? model.backbone.fullAttention(i));
   const limits = engineLimits(model, own, options);
@@ -85,37 +89,32 @@ export function createEngine(
   const memory = new EngineMemory(ops, { ...sizes, maxContext: info.maxContext, numPages, numStateFloats });
   if (hooks.randomPools !== undefined) memory.fillRandom(hooks.randomPools);
   const runner = new Runner(ops, model.backbone, memory, info.maxBatchTokens, info.maxSequences, options.recordSteps);
-  if (start !== null) {
-    try {
-      growToLargestSteps(
-        ops,
-        model,
-        runner,
-        { ...limits, maxContext: info.maxContext, stateDtype },
-        { numPages, numStateFloats },
-      );
-    } catch (error) {
-      runner.close();
-      throw error;
+  try {
+    if (start !== null) {
+      const stepLimits = { ...limits, maxContext: info.maxContext, stateDtype };
+      growToLargestSteps(ops, model, runner, stepLimits, { numPages, numStateFloats });
     }
+    runner.tap = hooks.tap ?? null;
+    return new Engine({
+      info,
+      scheduler: new Scheduler({ ...info, ...sharing, numPages, numStateFloats, prefillInterference }),
+      backend: runner,
+      registry,
+      constraints: hooks.constraints ?? null,
+      kvBytesPerToken,
+      weightBytes: () => weightBytes(model),
+      kernelClock: ops.clock,
+      close: () => runner.close(),
+      clock: () => performance.now(),
+      runAhead: options.runAhead ?? (ops.kind === "cuda" && process.env.GRAFT_RUN_AHEAD !== "0"),
+      residency: { maxBytes: plan.poolBytes, keepAliveMs: keepAliveMs(options.keepAliveSeconds ?? -1) },
+      ...savedSessions(ops, model, memory, options, { kvDtype, stateDtype, pageSize: info.pageSize }),
+    });
+  } catch (error) {
+    // With it what it has recorded.
+    runner.close();
+    throw error;
   }
-  runner.tap = hooks.tap ?? null;
-  const weightBytes = () => model.backbone.weightBytes() + sum(model.mixers.map((mixer) => mixer?.weightBytes() ?? 0));
-  return new Engine({
-    info,
-    scheduler: new Scheduler({ ...info, ...sharing, numPages, numStateFloats, prefillInterference }),
-    backend: runner,
-    registry,
-    constraints: hooks.constraints ?? null,
-    kvBytesPerToken,
-    weightBytes,
-    kernelClock: ops.clock,
-    close: () => runner.close(),
-    clock: () => performance.now(),
-    runAhead: options.runAhead ?? (ops.kind === "cuda" && process.env.GRAFT_RUN_AHEAD !== "0"),
-    residency: { maxBytes: plan.poolBytes, keepAliveMs: keepAliveMs(options.keepAliveSeconds ?? -1) },
-    ...savedSessions(ops, model, memory, options, { kvDtype, stateDtype, pageSize: info.pageSize }),
-  });
 }
 
 type Limits = Omit<EngineInfo, "device" | "memory">;

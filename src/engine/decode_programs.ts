@@ -73,10 +73,12 @@ export class DecodePrograms {
     program.close();
   }
 
-  /** A bound that serves for a while: launches are sized by it. */
+  /** A bound for rows that attend, and for a while: launches are sized by it. */
   #longest({ chunks }: Batch): number {
     let longest = 0;
-    for (const { start } of chunks) longest = Math.max(longest, start + 1);
+    for (const { start, sequence } of chunks) {
+      if (sequence.hybrid.numFull > 0) longest = Math.max(longest, start + 1);
+    }
     return Math.max(longest, Math.min(roundedUp(longest), this.#parts.memory.maxPositions));
   }
 }

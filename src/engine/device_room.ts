@@ -76,7 +76,8 @@ export function measureRoom(
   limits: StepLimits,
   sizes: Omit<MemorySizes, "numPages" | "numStateFloats">,
 ): DeviceRoom {
-  const weightBytes = start.freeBytes - memoryOf(ops).free;
+  // Others use the device too: what they give back meanwhile is not the model's.
+  const ownBytes = Math.max(weightBytes(model), start.freeBytes - memoryOf(ops).free);
   const workspaceBytes = orRefuse(limits, () =>
     withMixerKinds(ops, model, (mixers) => {
       const floats = Math.max(0, ...mixers.map((mixer) => slotFloats(mixer, limits)));
@@ -86,13 +87,18 @@ export function measureRoom(
       const runner = new Runner(ops, model.backbone, memory, limits.maxBatchTokens, limits.maxSequences);
       try {
         warmUp(runner, mixers, limits);
-        return withPools - memoryOf(ops).free + recordedBytes(limits);
+        return Math.max(0, withPools - memoryOf(ops).free) + recordedBytes(limits);
       } finally {
         runner.close();
       }
     }),
   );
-  return { ...start, weightBytes, workspaceBytes };
+  return { ...start, weightBytes: ownBytes, workspaceBytes };
+}
+
+/** Of a model, its own linear layers included. */
+export function weightBytes({ backbone, mixers }: LoadedModel): number {
+  return mixers.reduce((sum, mixer) => sum + (mixer?.weightBytes() ?? 0), backbone.weightBytes());
 }
 
 /**

@@ -2,7 +2,7 @@
 // given up after a time of rest, for room, or when asked to. A layer stays while any hybrid in memory runs it.
 // Knows mixers that can be loaded and who waits for them; neither queue nor files.
 import { isLoadable, type LoadableMixer } from "../../models/attention/mixer.ts";
-import { RequestError } from "../errors.ts";
+import { DeviceLostError, RequestError } from "../errors.ts";
 import type { Hybrid } from "./hybrid.ts";
 import type { Residence } from "./types.ts";
 
@@ -314,7 +314,9 @@ export class Residency {
   }
 }
 
-function unavailable(name: string, cause: unknown): RequestError {
+/** The loss of the device is not the hybrid's: it ends more than this load. */
+function unavailable(name: string, cause: unknown): Error {
+  if (cause instanceof DeviceLostError) return cause;
   const why = cause instanceof Error ? cause.message : String(cause);
   return new RequestError("hybrid_unavailable", `Cannot load hybrid "${name}": ${why}`, { cause });
 }

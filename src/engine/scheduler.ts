@@ -44,8 +44,8 @@ export class Scheduler {
   readonly #unready = new Set<Sequence>();
   readonly #freeSlots: number[];
   #beside: Batch | null = null;
-  /** First in the queue, found no room, and none has been given back since. */
-  #stuck: Sequence | null = null;
+  /** First in the queue, found no room, and no sequence has given any back since; what there was of it. */
+  #stuck: { readonly sequence: Sequence; readonly pages: number; readonly floats: number } | null = null;
   #preemptions = 0;
 
   constructor(limits: SchedulerLimits) {
@@ -136,7 +136,7 @@ export class Scheduler {
   foresee(batch: Batch): Batch | null {
     if (this.#beside !== null || this.sharing.hasCopies || batch.chunks.length !== this.#running.length) return null;
     const first = this.#waiting.items[0];
-    if (first !== undefined && first !== this.#stuck) return null;
+    if (first !== undefined && !this.#isStuck(first)) return null;
     const goesOn = (chunk: Chunk) => isPlain(chunk) && chunk.sequence.tokens.length + 1 < chunk.sequence.maxTokens;
     if (!batch.chunks.every(goesOn)) return null;
     for (const { sequence } of batch.chunks) {
@@ -268,7 +268,7 @@ export class Scheduler {
         continue;
       }
       if (!this.#begin(sequence, plan)) {
-        this.#stuck = sequence;
+        this.#stuck = { sequence, ...this.#room() };
         plan.full = true;
         return;
       }
@@ -304,8 +304,8 @@ export class Scheduler {
 
   /** Whether the running sequences of a worse priority hold what one lacks, so that none is preempted for nothing. */
   #couldMakeRoom({ priority, hybrid }: Sequence, numPages: number): boolean {
-    let [found, pages, floats] = [0, this.pages.numAvailable, this.states.numFloats - this.states.floatsUsed];
-    floats += this.sharing.cache.stateFloats;
+    let { pages, floats } = this.#room();
+    let found = 0;
     for (let i = this.#running.length - 1; i >= 0; i--, found++) {
       const other = this.#running.items[i]!;
       if (other.priority <= priority) break;
@@ -313,6 +313,18 @@ export class Scheduler {
       if (other.stateSlots.length > 0) floats += other.hybrid.slotFloats;
     }
     return found > 0 && pages >= numPages && floats >= hybrid.slotFloats;
+  }
+
+  /** What can be had without taking it from a sequence. */
+  #room(): { pages: number; floats: number } {
+    const { numFloats, floatsUsed } = this.states;
+    return { pages: this.pages.numAvailable, floats: numFloats - floatsUsed + this.sharing.cache.stateFloats };
+  }
+
+  /** Restores of saved prefixes take and give room beside the steps. */
+  #isStuck(first: Sequence): boolean {
+    const room = this.#room();
+    return this.#stuck?.sequence === first && room.pages <= this.#stuck.pages && room.floats <= this.#stuck.floats;
   }
 
   /** Tokens of a sequence's next chunk. */

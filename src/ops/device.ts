@@ -17,6 +17,28 @@ const STATUS_DEVICE = 4;
 /** GRAFT_OUT_OF_MEMORY. */
 const STATUS_OUT_OF_MEMORY = 3;
 
+/** What an allOrNothing() has allocated so far, by its address. */
+class Taken {
+  readonly outer: Taken | null;
+  readonly device = new Set<number>();
+  readonly host = new Set<number>();
+
+  constructor(outer: Taken | null) {
+    this.outer = outer;
+  }
+
+  /** What has been freed needs no freeing, whoever allocated it. */
+  forget(kind: "device" | "host", ptr: number): void {
+    this[kind].delete(ptr);
+    this.outer?.forget(kind, ptr);
+  }
+
+  /** It stays: from now on it is the outer one's to free. */
+  handOver(): void {
+    for (const kind of ["device", "host"] as const) for (const ptr of this[kind]) this.outer?.[kind].add(ptr);
+  }
+}
+
 /** An opened kernel library and the memory it gives. */
 export class Device implements DeviceMemory {
   readonly symbols: KernelLibrary;
@@ -30,6 +52,8 @@ export class Device implements DeviceMemory {
   // Bun moves the storage of small typed arrays, so bytes always cross through memory that the library allocated.
   readonly #staging: number;
   readonly #stagingBytes: Uint8Array;
+  /** Of the innermost allOrNothing() under way; null where there is none. */
+  #taken: Taken | null = null;
 
   protected constructor({ symbols, isa, passedOver, clock, digest }: OpenedLibrary) {
     this.symbols = symbols;
@@ -62,15 +86,36 @@ export class Device implements DeviceMemory {
     this.check("init", this.symbols.graft_init(threads));
   }
 
+  /** Runs `body`; where it throws, whatever it allocated and has not freed is freed. */
+  allOrNothing<T>(body: () => T): T {
+    const taken = new Taken(this.#taken);
+    this.#taken = taken;
+    try {
+      const result = body();
+      taken.handOver();
+      return result;
+    } catch (error) {
+      for (const ptr of taken.device) this.freeBytes(ptr);
+      for (const ptr of taken.host) this.hostFree(ptr);
+      throw error;
+    } finally {
+      this.#taken = taken.outer;
+    }
+  }
+
   allocBytes(bytes: number): number {
     const ptr = Number(this.symbols.graft_alloc(bytes));
-    if (ptr !== 0) return ptr;
+    if (ptr !== 0) {
+      this.#taken?.device.add(ptr);
+      return ptr;
+    }
     const why = this.lastError();
     if (this.#isLost()) throw lost(why);
     throw new KernelError(`Cannot allocate ${bytes} bytes of device memory: ${why}`, { code: "out_of_memory" });
   }
 
   freeBytes(ptr: number): void {
+    this.#taken?.forget("device", ptr);
     this.symbols.graft_free(ptr as never);
   }
 
@@ -187,10 +232,12 @@ export class Device implements DeviceMemory {
   hostAlloc(bytes: number): number {
     const ptr = Number(this.symbols.graft_host_alloc(bytes));
     if (ptr === 0) throw new KernelError(`Cannot allocate ${bytes} bytes of host memory`);
+    this.#taken?.host.add(ptr);
     return ptr;
   }
 
   hostFree(ptr: number): void {
+    this.#taken?.forget("host", ptr);
     this.symbols.graft_host_free(ptr as never);
   }
 

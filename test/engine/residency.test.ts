@@ -5,6 +5,7 @@ import fc from "fast-check";
 import type { LoadableMixer } from "../../models/attention/mixer.ts";
 import { type Hybrid, makeHybrid } from "../../src/engine/hybrid.ts";
 import { Residency, type Waiter } from "../../src/engine/residency.ts";
+import { DeviceLostError } from "../../src/errors.ts";
 import { Random } from "./random.ts";
 import { toyMixer } from "./toy_backend.ts";
 
@@ -15,6 +16,7 @@ class ToyPart implements LoadableMixer {
   loaded = false;
   loads = 0;
   fail = false;
+  lose = false;
 
   constructor(bytes: number) {
     this.bytes = bytes;
@@ -24,6 +26,7 @@ class ToyPart implements LoadableMixer {
     if (this.loaded) return;
     await turn();
     if (this.fail) throw new Error("the disk is gone");
+    if (this.lose) throw new DeviceLostError("The device is lost: here");
     this.loaded = true;
     this.loads++;
   }
@@ -121,6 +124,16 @@ describe("Residency", () => {
     residency.release(hybrid, first);
     residency.release(hybrid, second);
     expect(residency.residence(hybrid)).toMatchObject({ state: "loaded", loadedBytes: 5 });
+  });
+
+  test("a device lost while a hybrid is loaded is told as that: the hybrid is not to blame", async () => {
+    const part = new ToyPart(5);
+    part.lose = true;
+    const one = client(hybridOf([part]));
+    const residency = new Residency({ maxBytes: forever, keepAliveMs: forever }, { turn: freely, left: () => {} });
+    residency.hold(one.hybrid, one);
+    await settle();
+    expect(one.error).toBeInstanceOf(DeviceLostError);
   });
 
   test("a failure reaches everybody who waits, frees what was loaded, and the next try may succeed", async () => {

@@ -82,6 +82,22 @@ describe("a step ahead", () => {
     expect(drain(toy).get(second)!.length).toBeGreaterThan(20);
   });
 
+  test("who found no room is admitted as soon as a restore beside the steps gives its room back", () => {
+    const toy = open({ numPages: 16, cacheBytes: 0 }, ["full_attention"]);
+    const { sharing } = toy.scheduler;
+    const hybrid = toy.registry.get("base");
+    toy.engine.add({ promptIds: prompt(4), maxTokens: 30 });
+    for (let i = 0; i < 4; i++) toy.engine.step();
+    const place = sharing.room(hybrid, 44)!;
+    const second = toy.engine.add({ promptIds: prompt(24, 1), maxTokens: 2 });
+    for (let i = 0; i < 4; i++) toy.engine.step();
+    expect(toy.scheduler.numWaiting).toBe(1);
+    sharing.discard(hybrid, place);
+    const steps = Array.from({ length: 3 }, () => toy.engine.step());
+    expect(steps.flatMap(({ events }) => events.map(({ id }) => id))).toContain(second);
+    drain(toy);
+  });
+
   test("one that ends at a stop id is kept as standing behind it", () => {
     const toy = open();
     const answer = following(toy, prompt(9), 6);
