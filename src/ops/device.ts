@@ -5,6 +5,7 @@ import type { DeviceMemory } from "../tensor/arena.ts";
 import { type DType, dtypeBytes, dtypeCode } from "../tensor/dtype.ts";
 import { bytesOf, numel, type Tensor } from "../tensor/tensor.ts";
 import type { KernelLibrary } from "./abi.ts";
+import { Allocations } from "./allocations.ts";
 import type { KernelClock } from "./kernel_clock.ts";
 import { type LibraryOptions, type OpenedLibrary, openKernels } from "./library.ts";
 
@@ -16,28 +17,6 @@ const STAGING_BYTES = 1 << 22;
 const STATUS_DEVICE = 4;
 /** GRAFT_OUT_OF_MEMORY. */
 const STATUS_OUT_OF_MEMORY = 3;
-
-/** What an allOrNothing() has allocated so far, by its address. */
-class Taken {
-  readonly outer: Taken | null;
-  readonly device = new Set<number>();
-  readonly host = new Set<number>();
-
-  constructor(outer: Taken | null) {
-    this.outer = outer;
-  }
-
-  /** What has been freed needs no freeing, whoever allocated it. */
-  forget(kind: "device" | "host", ptr: number): void {
-    this[kind].delete(ptr);
-    this.outer?.forget(kind, ptr);
-  }
-
-  /** It stays: from now on it is the outer one's to free. */
-  handOver(): void {
-    for (const kind of ["device", "host"] as const) for (const ptr of this[kind]) this.outer?.[kind].add(ptr);
-  }
-}
 
 /** An opened kernel library and the memory it gives. */
 export class Device implements DeviceMemory {
@@ -52,8 +31,10 @@ export class Device implements DeviceMemory {
   // Bun moves the storage of small typed arrays, so bytes always cross through memory that the library allocated.
   readonly #staging: number;
   readonly #stagingBytes: Uint8Array;
-  /** Of the innermost allOrNothing() under way; null where there is none. */
-  #taken: Taken | null = null;
+  protected readonly allocations = new Allocations((kind, ptr) => {
+    if (kind === "device") this.freeBytes(ptr);
+    else this.hostFree(ptr);
+  });
 
   protected constructor({ symbols, isa, passedOver, clock, digest }: OpenedLibrary) {
     this.symbols = symbols;
@@ -88,25 +69,13 @@ export class Device implements DeviceMemory {
 
   /** Runs `body`; where it throws, whatever it allocated and has not freed is freed. */
   allOrNothing<T>(body: () => T): T {
-    const taken = new Taken(this.#taken);
-    this.#taken = taken;
-    try {
-      const result = body();
-      taken.handOver();
-      return result;
-    } catch (error) {
-      for (const ptr of taken.device) this.freeBytes(ptr);
-      for (const ptr of taken.host) this.hostFree(ptr);
-      throw error;
-    } finally {
-      this.#taken = taken.outer;
-    }
+    return this.allocations.allOrNothing(body);
   }
 
   allocBytes(bytes: number): number {
     const ptr = Number(this.symbols.graft_alloc(bytes));
     if (ptr !== 0) {
-      this.#taken?.device.add(ptr);
+      this.allocations.add("device", ptr);
       return ptr;
     }
     const why = this.lastError();
@@ -115,7 +84,7 @@ export class Device implements DeviceMemory {
   }
 
   freeBytes(ptr: number): void {
-    this.#taken?.forget("device", ptr);
+    this.allocations.remove("device", ptr);
     this.symbols.graft_free(ptr as never);
   }
 
@@ -232,12 +201,12 @@ export class Device implements DeviceMemory {
   hostAlloc(bytes: number): number {
     const ptr = Number(this.symbols.graft_host_alloc(bytes));
     if (ptr === 0) throw new KernelError(`Cannot allocate ${bytes} bytes of host memory`);
-    this.#taken?.host.add(ptr);
+    this.allocations.add("host", ptr);
     return ptr;
   }
 
   hostFree(ptr: number): void {
-    this.#taken?.forget("host", ptr);
+    this.allocations.remove("host", ptr);
     this.symbols.graft_host_free(ptr as never);
   }
 

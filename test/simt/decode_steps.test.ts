@@ -53,10 +53,16 @@ test("a step that repeats takes three calls: replay, fetch, wait; a new page one
   model.free();
 });
 
-/** A sequence that has begun, of a hybrid whose mixers are called so. */
-function sequence(id: number, identity: string): Sequence {
+/** A sequence that has begun, of a hybrid whose mixers are called so; some layer of it attends, or none. */
+function sequence(id: number, identity: string, numFull = 1): Sequence {
   const sampling = { temperature: 0, topP: 1, minP: 0, topK: 0, seed: 0, choice: 0 };
-  return { id, hybrid: { identity }, sampling, tokens: new Array(2000).fill(3), numStarts: 1 } as unknown as Sequence;
+  return {
+    id,
+    hybrid: { identity, numFull },
+    sampling,
+    tokens: new Array(2000).fill(3),
+    numStarts: 1,
+  } as unknown as Sequence;
 }
 
 function batchOf(sequences: readonly Sequence[], start: number): Batch {
@@ -142,6 +148,10 @@ test("what stands at longer contexts is another program, in steps of a quarter",
     return programs.seat(batchOf([one], start)).longest;
   });
   expect(longest).toEqual([512, 512, 640, 640, 768, 768, 1024, 1200, 1200]);
+  // Where nobody attends the context counts for nothing, also beyond what there are pages for.
+  const none = sequence(2, "y", 0);
+  expect(programs.seat(batchOf([none], 1999))).toBe(programs.seat(batchOf([none], 3)));
+  expect(programs.seat(batchOf([none, one], 700)).longest).toBe(768);
   programs.close();
 });
 
