@@ -8,7 +8,7 @@ import { type DecodeRow, decodeRows, type KernelRow, type PeerRow, type PrefillR
 export function renderPage(run: Run): string {
   const { setting, sections } = run;
   return [
-    "# A CUDA device",
+    setting.driver === "none" ? "# A rehearsal without a CUDA device" : "# A CUDA device",
     "",
     `${setting.device}, driver ${setting.driver}, ${setting.processor}; ${setting.date}, commit ${setting.commit}.`,
     "",

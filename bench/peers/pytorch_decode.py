@@ -13,10 +13,13 @@ import json
 import sys
 import time
 
-import torch
-import transformers
-from transformers import AutoModelForCausalLM, StaticCache
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+try:
+    import torch
+    import transformers
+    from transformers import AutoModelForCausalLM, StaticCache
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+except ImportError as error:
+    sys.exit(f"error: {error}; it needs Python with torch and transformers")
 
 
 def counts(text):

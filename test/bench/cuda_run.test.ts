@@ -146,3 +146,20 @@ test("a run on the processor leaves its files, and goes on where it was", async 
   expect(earlierSections(`${out}.json`, setting)).toEqual([...sections]);
   expect(() => earlierSections(`${out}.json`, { ...setting, commit: "def" })).toThrow("is of abc");
 }, 60_000);
+
+test.each([
+  [["--minutes", "abc"], 'Invalid value for --minutes: "abc", expected a number above 0'],
+  [["--device", "gpu"], 'Invalid value for --device: "gpu", expected auto | cpu | cuda'],
+  [["--shapes", "tiny,nope"], 'Cannot find shape "nope"'],
+  [["--only", "nothing"], 'No section begins with "nothing": selftest | decode'],
+  [["--nope"], "Unknown option '--nope'"],
+])("%p is refused in one line before anything is measured", async (args, message) => {
+  const out = join(folder, "refused");
+  const command = [process.execPath, join(root, "bench", "cuda.ts"), "--out", out, ...args];
+  const child = Bun.spawn(command, { stdout: "ignore", stderr: "pipe" });
+  const said = await new Response(child.stderr).text();
+  expect(said).toStartWith(`error: ${message}`);
+  expect(said.trimEnd()).not.toContain("\n");
+  expect(await child.exited).toBe(2);
+  expect(existsSync(`${out}.json`)).toBe(false);
+});
