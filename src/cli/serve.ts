@@ -31,7 +31,7 @@ export const ENGINE_FLAGS = {
     min: 2,
     max: 2 ** 24,
     value: "TOKENS",
-    help: "longest context (default: the model's)",
+    help: "longest context (default: the model's, at most 131072)",
   },
   "memory-fraction": MEMORY_FRACTION_FLAG,
   "kv-memory": { type: "bytes", min: 1, value: "SIZE", help: "memory of the KV pages (default: by machine)" },

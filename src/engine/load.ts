@@ -1,7 +1,9 @@
 // Opens kernels, model and pools and makes an engine of them: for the engine's worker, and for jobs in their own process.
 import { loadModel } from "../../models/load.ts";
 import type { LinearPool, LoadedModel } from "../../models/model.ts";
+import { readModelConfig } from "../../models/parse_config.ts";
 import { openPool } from "../../models/pool.ts";
+import { RequestError } from "../errors.ts";
 import { modelVocabulary } from "../grammar/model_vocabulary.ts";
 import { Ops } from "../ops/ops.ts";
 import { createEngine, type EngineHooks } from "./create.ts";
@@ -28,6 +30,7 @@ export interface OpenedEngine {
  */
 export async function openEngine(options: EngineWorkerOptions, hooks: EngineHooks = {}): Promise<OpenedEngine> {
   const { modelDir, device, threads, isa, directory, extractTo, timeKernels, maxContext } = options;
+  requirePositions(modelDir, maxContext);
   const ops = await Ops.load(defined({ device, threads, isa, directory, extractTo, timeKernels }));
   const start = deviceAtStart(ops, options.memoryFraction);
   const types = typesFor(ops, options);
@@ -51,6 +54,16 @@ export async function openEngine(options: EngineWorkerOptions, hooks: EngineHook
     throw error;
   }
   return { engine, ops, model, openPool: open, close };
+}
+
+/** @throws RequestError where a context is asked for that the model has no positions for */
+function requirePositions(modelDir: string, maxContext = 1): void {
+  const { maxPositions } = readModelConfig(modelDir);
+  if (maxContext <= maxPositions) return;
+  throw new RequestError(
+    "context_too_long",
+    `Cannot use --max-context ${maxContext}: "${modelDir}" has ${maxPositions} positions; give no more, or leave it out`,
+  );
 }
 
 /** The next start needs the memory of a model that none came of. */

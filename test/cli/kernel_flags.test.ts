@@ -63,3 +63,18 @@ test("demo with --device cuda asks for the device before it converts anything", 
   expect(readdirSync(home)).toEqual([]);
   rmSync(home, { recursive: true });
 });
+
+test("a context beyond the model's positions, and pages too few for one token, are refused by the flag's name", async () => {
+  const tiny = join(import.meta.dir, "..", "..", "models", "tiny");
+  const refused = async (...words: string[]) => {
+    const { status, stderr } = await startCli(["run", tiny, "hi", "--threads", "1", ...words]).finished;
+    expect(status).toBe(1);
+    return stderr;
+  };
+  expect(await refused("--max-context", "513")).toMatch(
+    /^error: Cannot use --max-context 513: "[^"]+" has 512 positions; [^\n]+\n$/,
+  );
+  expect(await refused("--kv-memory", "1")).toMatch(
+    /^error: Cannot use --kv-memory 1: expected an integer from 163840 [^\n]+\n$/,
+  );
+});
