@@ -174,7 +174,7 @@ __device__ void solve_column(const Work<T>& work, int32_t r, int32_t column) {
     return sum_pieces(work.pieces, [&](int32_t p) { return reads[(2 * p + which) * Dv]; });
   };
   float w = fmaf(-decay, sum_of(0), memory[work.at.v + column]), o = mul(decay, sum_of(1));
-#pragma unroll 4
+#pragma unroll 8
   for (int32_t s = 0; s < r; s++) {
     const float u = widen(row_at<T>(work.memory + work.at.u, Dv, s)[column]);
     w = fmaf(-weights[s], u, w);
