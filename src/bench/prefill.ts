@@ -70,7 +70,7 @@ export function measurePrefill(subject: Subject, one: PrefillCase): PrefillFigur
 }
 
 /** One sequence more than the batch holds the rows that shift the chunks. */
-export function prefillSizes({ context, batch, chunk, kvDtype, stateDtype }: PrefillCase): EngineSizes {
+function prefillSizes({ context, batch, chunk, kvDtype, stateDtype }: PrefillCase): EngineSizes {
   return { batch: batch + 1, maxTokens: Math.max(context, SHIFT) + 1, chunk, kvDtype, stateDtype };
 }
 

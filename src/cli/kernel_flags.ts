@@ -5,7 +5,7 @@ import { deviceNames, isaNames, type LibraryOptions } from "../ops/library.ts";
 import { type Flags, THREADS_FLAG } from "./config.ts";
 
 /** Where the kernels run. */
-export const DEVICE_FLAG = {
+const DEVICE_FLAG = {
   type: "string",
   choices: deviceNames,
   default: "auto",

@@ -16,7 +16,7 @@ import { tableIntegers } from "./step_plan.ts";
 import { type StepLimits, warmUp, warmUpPages } from "./warm_up.ts";
 
 /** Part of a device's free memory that an engine takes where nothing is said. */
-export const MEMORY_FRACTION = 0.9;
+const MEMORY_FRACTION = 0.9;
 
 /** What a driver takes for the recording of one step, with room to spare. */
 const RECORDING_BYTES = 2 ** 20;

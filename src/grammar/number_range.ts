@@ -1,5 +1,5 @@
 // Numbers in a range, and multiples, as automata over their decimal digits. Plain notation only, without an exponent.
-import { type Dfa, determinize, intersect, Nfa } from "./automaton.ts";
+import { type Dfa, determinize, Nfa } from "./automaton.ts";
 import type { Budget } from "./budget.ts";
 
 /** A number's bounds; infinite where there is none. */
@@ -196,6 +196,3 @@ export function multipleDfa(units: number, places: number, budget: Budget): Dfa 
   }
   return { edges, final };
 }
-
-/** The numbers that both take. */
-export const bothNumbers = intersect;

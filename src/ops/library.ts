@@ -156,14 +156,15 @@ function start(isa: OpenedLibrary["isa"], path: string, options: LibraryOptions)
   return { ...opened, symbols: timedLibrary(symbols, clock), clock };
 }
 
+const OTHER_FOLDER = "name a folder that may be written and executed from with --lib-dir DIR or GRAFT_LIB_DIR";
+
 /** @throws RequestError, with the way out where the system refuses the file */
 function open(path: string): KernelLibrary {
   let symbols: KernelLibrary;
   try {
     symbols = openLibrary(path);
   } catch (cause) {
-    const hint = "name a folder that may be written and executed from with --lib-dir DIR or GRAFT_LIB_DIR";
-    throw new RequestError("kernel_library", `${(cause as Error).message}; ${hint}`, { cause });
+    throw new RequestError("kernel_library", `${(cause as Error).message}; ${OTHER_FOLDER}`, { cause });
   }
   const version = symbols.graft_abi_version();
   if (version === ABI_VERSION) return symbols;
@@ -182,11 +183,16 @@ function isEmbedded(path: string): boolean {
   return path.startsWith("/$bunfs");
 }
 
-/** Puts a library into a folder under a name that its content decides, once; a damaged copy is written again. */
+/** Puts a library into a folder under a name that its content decides, once; a damaged copy is written again. @throws RequestError */
 function extractedLibrary(bytes: Uint8Array, file: string, folder: string): string {
   const digest = createHash("sha256").update(bytes).digest("hex").slice(0, 16);
   const target = join(folder, file.replace(".so", `-${digest}.so`));
-  const present = existsSync(target) && readFileSync(target).equals(bytes);
-  if (!present) writeFileAtomically(target, bytes);
+  if (existsSync(target) && readFileSync(target).equals(bytes)) return target;
+  try {
+    writeFileAtomically(target, bytes);
+  } catch (cause) {
+    const why = `Cannot put the kernels into "${folder}": ${(cause as Error).message}`;
+    throw new RequestError("kernel_library", `${why}; ${OTHER_FOLDER}`, { cause });
+  }
   return target;
 }
