@@ -236,10 +236,20 @@ __device__ void write_outputs(const Work<T>& work, int32_t i) {
   }
 }
 
+/// Blocks that fit a multiprocessor together; before 9.0 wide float32 states take more registers than half of them.
+template <class T, int32_t Ahead>
+constexpr int32_t resident_blocks() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+  return Ahead > 1 && sizeof(T) == sizeof(float) ? 1 : 2;
+#else
+  return 2;
+#endif
+}
+
 /// grid: key/value heads, sequences. Dk_ and Dv_: a head's sizes where they are known, else 0. Every warp has `Ahead`
 /// pieces under way at once.
 template <class T, int32_t Dk_, int32_t Dv_, int32_t Ahead>
-__global__ void __launch_bounds__(kDecodeThreads, 2) decode_gla(GlaStep step) {
+__global__ void __launch_bounds__(kDecodeThreads, (resident_blocks<T, Ahead>())) decode_gla(GlaStep step) {
   GlaShape shape = step.shape;
   if constexpr (Dk_ > 0) {
     shape.Dk = Dk_;
