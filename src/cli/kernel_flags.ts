@@ -82,11 +82,13 @@ export function kernelUse(kind: string): KernelUse {
   return kind === "convert" || kind === "pretrain" ? "training" : "scoring";
 }
 
-/** The same as words for a job's process: its kernels are those of the server that starts it, but training is for the processor. */
+/**
+ * The same as words for a job's process: its kernels are those of the server that starts it, but training is for the
+ * processor. The device is named in any case: the job would take its own from the environment.
+ */
 export function kernelWords(given: KernelFlags, use: KernelUse): string[] {
-  const device = use === "training" && given.device === "cuda" ? "cpu" : given.device;
   return [
-    ...(device === "auto" ? [] : ["--device", device]),
+    ...["--device", use === "training" ? "cpu" : given.device],
     ...(given.isa === "auto" ? [] : ["--isa", given.isa]),
     ...(given["lib-dir"] === undefined ? [] : ["--lib-dir", resolve(given["lib-dir"])]),
   ];

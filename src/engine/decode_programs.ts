@@ -40,6 +40,8 @@ export class DecodePrograms {
     } else this.#kept.delete(key);
     this.#kept.set(key, kept);
     if (this.#kept.size > this.#maxPrograms) this.#drop(this.#kept.keys().next().value!);
+    // Only the last one is followed; another would keep hold of sequences that have ended.
+    if (this.#last !== kept.program) this.#last?.vacate();
     this.#last = kept.program;
     this.#last.seat(batch);
     return this.#last;

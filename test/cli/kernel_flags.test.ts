@@ -27,7 +27,11 @@ test("a job that trains gets the processor whatever its server computes on; one 
     "scoring",
     "scoring",
   ]);
-  expect(kernelWords(given([]), "training")).toEqual([]);
+  expect(kernelWords(given([]), "training")).toEqual(["--device", "cpu"]);
+  const open = kernelWords(given(["--device", "auto"], { GRAFT_DEVICE: "cuda" }), "scoring");
+  expect(given(open, { GRAFT_DEVICE: "cuda" }).device).toBe("auto");
+  const training = kernelWords(given(["--device", "auto"], { GRAFT_DEVICE: "cuda" }), "training");
+  expect(trainingOptions(given(training, { GRAFT_DEVICE: "cuda" })).device).toBe("cpu");
   expect(kernelWords(given([], { GRAFT_DEVICE: "cuda" }), "training")).toEqual(["--device", "cpu"]);
   expect(kernelWords(given(["--device", "cuda"]), "scoring")).toEqual(["--device", "cuda"]);
   expect(kernelWords(given(["--device", "cpu", "--isa", "avx2"]), "scoring")).toEqual([

@@ -102,6 +102,7 @@ test("a program is launched twice, then recorded, and follows its own batch alon
   expect(launched.length).toBe(3);
   // Other sequences of the same kind, and the same ones after they have given their places back, are another sitting.
   expect(programs.seat(batchOf([sequence(3, "x"), sequence(4, "x")], 700))).not.toBe(first);
+  expect(first.standsAt(batchOf([a, b], 15))).toBe(false);
   expect(programs.seat(batchOf([sequence(3, "x"), sequence(4, "x")], 70))).toBe(first);
   programs.seat(batchOf([a, b], 15));
   a.numStarts++;
