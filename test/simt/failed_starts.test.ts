@@ -1,6 +1,9 @@
 // Engines that cannot be: nothing of them stays on the device, so that the next start finds what this one found.
 import { afterEach, expect, test } from "bun:test";
+import { join } from "node:path";
+import type { LoadableMixer } from "../../models/attention/mixer.ts";
 import { parseModelConfig } from "../../models/parse_config.ts";
+import { openPool } from "../../models/pool.ts";
 import { createRandomModel } from "../../models/random_model.ts";
 import { createEngine } from "../../src/engine/create.ts";
 import { deviceAtStart } from "../../src/engine/device_room.ts";
@@ -8,6 +11,7 @@ import { openEngine } from "../../src/engine/load.ts";
 import { Ops } from "../../src/ops/ops.ts";
 import { tinyGpt2, tinyHybrid, tinyLlama, withTemporary, writeCheckpoint } from "../support/checkpoints.ts";
 import { emulator, heal, leaveMemory, memoryUsed } from "../support/emulator.ts";
+import { makePool } from "../support/pools.ts";
 
 afterEach(heal);
 
@@ -44,6 +48,25 @@ test.each([
     expect(memoryUsed() - used).toBe(0);
   }),
 );
+
+test("a counterpart that does not fit leaves nothing, wherever in its loading memory runs out", () =>
+  withTemporary(async (folder) => {
+    const modelDir = writeCheckpoint(join(folder, "model"), tinyLlama);
+    makePool(modelDir, join(folder, "gdn"), "gdn");
+    const ops = await Ops.load(emulator);
+    const pool = openPool(ops, join(folder, "gdn"), { dtype: "bf16" });
+    const mixer = pool.mixers[0] as LoadableMixer;
+    const used = memoryUsed();
+    let failed = 0;
+    for (let bytes = 256; !mixer.loaded; bytes += 768, failed++) {
+      leaveMemory(bytes);
+      await mixer.load(async () => {}).catch(() => {});
+      if (!mixer.loaded) expect([bytes, memoryUsed() - used]).toEqual([bytes, 0]);
+    }
+    expect(failed).toBeGreaterThan(8);
+    pool.free();
+    expect(memoryUsed()).toBe(used);
+  }));
 
 test("what others give back while a model is loaded does not count as less than nothing for it", async () => {
   const ops = await Ops.load(emulator);
