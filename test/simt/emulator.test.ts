@@ -41,7 +41,9 @@ async function run(fault: number, plant: boolean) {
 
 test.each(faults)("%s is found", async (_, fault, message) => {
   expect((await run(fault, false)).status).toBe(0);
-  const { status, error } = await run(fault, true);
+  // Some faults do no harm where the blocks come in an order that suits them; the next launches have others.
+  let { status, error } = await run(fault, true);
+  for (let i = 0; i < 50 && status === 0; i++) ({ status, error } = await run(fault, true));
   expect(status).not.toBe(0);
   expect(error).toMatch(message);
   expect(error).toMatch(/block \(\d+, 0, 0\), thread \(\d+, 0, 0\)/);
