@@ -6,10 +6,10 @@ import { type Activation, ProjectionSet } from "../../src/ops/layer_structs.ts";
 import type { Ops } from "../../src/ops/ops.ts";
 import type { RowNorm } from "../../src/ops/step_ops.ts";
 import { rows, type Tensor } from "../../src/tensor/tensor.ts";
-import { opsOf } from "../support/kernels.ts";
-import { expectClose, expectSameBits, fastIsas, outputs, random } from "../support/op_case.ts";
+import { forwardLibraries, opsOf } from "../support/kernels.ts";
+import { expectClose, expectSameBits, outputs, random } from "../support/op_case.ts";
 
-const libraries = [...fastIsas, "simt"] as const;
+const libraries = forwardLibraries.filter((library) => library !== "reference");
 type Weights = "f32" | "bf16";
 type Norm = "none" | "rms" | "layer";
 
